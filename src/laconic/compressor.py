@@ -1,0 +1,233 @@
+"""The compressor: segment, score, choose, mend. One concrete class; methods plug in as scorers."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from laconic.budget import Budget, Counter
+from laconic.choose import entries, largest_cutoff
+from laconic.errors import BudgetError, InputError
+from laconic.prompt import ROLES, Messages, Prompt, read
+from laconic.result import Compression, KeptPart, whole
+from laconic.score import Progress, Scorer, Scores
+from laconic.segment import Segmentation, segment
+from laconic.text import Bools, Floats, Ints, cut, mend
+
+Pattern = str | re.Pattern[str]
+_TOGETHER = 64  # prompts scored in one go by compress_many
+
+
+@dataclass(frozen=True)
+class Compressor:
+    """Compresses texts and chat messages with one scorer, counting in one target tokenizer.
+
+    >>> import laconic
+    >>> k = laconic.load("laconic-small")
+    >>> k.compress("Please note that the meeting was moved to 14:30.", rate=0.6, protect=[r"\\\\d\\\\d:\\\\d\\\\d"]).met
+    True
+    """
+
+    scorer: Scorer
+    counter: Counter
+    structure: bool = True  # recognise JSON, code, Markdown, logs … (laconic.segment lists what it does with them)
+
+    def compress(
+        self,
+        prompt: str | Messages,
+        *,
+        rate: float | None = None,
+        tokens: int | None = None,
+        threshold: float | None = None,
+        question: str | None = None,
+        protect: Collection[Pattern] = (),
+        strict: bool = False,
+        roles: Collection[str] = ROLES,
+        newest: bool = False,
+        progress: Progress | None = None,
+    ) -> Compression:
+        """Compress a text or chat messages within one budget (default `rate=0.5`).
+
+        rate: kept / original tokens, in (0, 1]. tokens: upper bound, counted on the output. threshold: keep what scores
+        at least this. protect: regular expressions; units that a match touches are kept whatever the budget.
+        strict: raise BudgetError when protected text alone exceeds the budget, instead of `met=False`.
+        roles, newest: for messages, whose texts may be shortened, and whether the newest user turn may.
+        progress: called with the number of characters just scored.
+        """
+        options = _Options(Budget(rate, tokens, threshold), _compiled(protect), strict)
+        self._refuse(question)
+        return self._all([read(prompt, roles, newest)], options, progress)[0]
+
+    def compress_many(
+        self,
+        prompts: Iterable[str | Messages],
+        *,
+        rate: float | None = None,
+        tokens: int | None = None,
+        threshold: float | None = None,
+        question: str | None = None,
+        protect: Collection[Pattern] = (),
+        strict: bool = False,
+        roles: Collection[str] = ROLES,
+        newest: bool = False,
+    ) -> Iterator[Compression]:
+        """`compress` for many prompts, in order, batched inside; each has its own budget. Lazy: memory stays flat."""
+        if isinstance(prompts, str):
+            raise InputError("compress_many takes several prompts, got one str; use compress")
+        options = _Options(Budget(rate, tokens, threshold), _compiled(protect), strict)
+        self._refuse(question)
+        return self._lazily(iter(prompts), options, roles, newest)
+
+    def _lazily(
+        self, prompts: Iterator[str | Messages], options: _Options, roles: Collection[str], newest: bool
+    ) -> Iterator[Compression]:
+        while batch := [read(p, roles, newest) for p in islice(prompts, _TOGETHER)]:
+            yield from self._all(batch, options)
+
+    def _refuse(self, question: str | None) -> None:
+        if question is not None:
+            raise InputError(f"{self.scorer.model or self.scorer.name} does not read questions; leave question out")
+
+    def _all(self, prompts: Sequence[Prompt], options: _Options, progress: Progress | None = None) -> list[Compression]:
+        began = time.perf_counter()
+        jobs = [_Job(p, options, self.counter, self.structure) for p in prompts]
+        open_parts = [part for job in jobs if not job.done for part in job.open]
+        scores = iter(self.scorer.score([s.tiling for s in open_parts], progress))
+        results = []
+        for job in jobs:
+            results.append(job.result(self, [next(scores) for _ in job.open] if not job.done else [], began))
+            began = time.perf_counter()
+        return results
+
+
+@dataclass(frozen=True)
+class _Options:
+    budget: Budget
+    protect: tuple[re.Pattern[str], ...]
+    strict: bool
+
+
+def _compiled(protect: Collection[Pattern]) -> tuple[re.Pattern[str], ...]:
+    if isinstance(protect, (str, re.Pattern)):
+        raise InputError(f"protect takes a list of regular expressions; write protect=[{protect!r}]")
+    try:
+        return tuple(re.compile(p) for p in protect)
+    except (re.error, TypeError) as error:
+        raise InputError(f"protect takes regular expressions, got {list(protect)!r}: {error}") from None
+
+
+class _Job:
+    """One prompt on its way through: what it costs before, what may be touched, and in the end the result."""
+
+    def __init__(self, prompt: Prompt, options: _Options, counter: Counter, structure: bool) -> None:
+        self.prompt, self.options, self.counter = prompt, options, counter
+        self.before = [counter(part.text) for part in prompt.parts]
+        self.limit = options.budget.limit(sum(self.before))
+        self.done = self.limit is not None and self.limit >= sum(self.before)
+        plain = [self.done or part.fixed for part in prompt.parts]
+        self.segments = [segment(p.text, structure and not q) for p, q in zip(prompt.parts, plain, strict=True)]
+        self.open = [s for s, p in zip(self.segments, prompt.parts, strict=True) if not p.fixed]
+
+    def result(self, owner: Compressor, scores: Sequence[Scores], began: float) -> Compression:
+        """Choose and mend; the original where that is not shorter."""
+        parts, met, after = whole([s.tiling for s in self.segments]), True, sum(self.before)
+        if not self.done:
+            chosen, fits, size = self._choose(scores)
+            met = fits
+            if size < after:
+                parts, after = chosen, size
+        if not met and self.options.strict:
+            raise BudgetError(
+                f"the protected text alone is {after:,} tokens, more than the budget of {self.limit:,}; "
+                "raise the budget or protect less"
+            )
+        return Compression(
+            parts=parts,
+            prompt=self.prompt,
+            tokens_before=sum(self.before),
+            tokens_after=after,
+            met=met,
+            method="+".join(sorted({m for s in scores for m in s.method.split("+")})) or owner.scorer.name,
+            model=owner.scorer.model,
+            counter=owner.counter.name,
+            seconds=time.perf_counter() - began,
+        )
+
+    def _choose(self, scores: Sequence[Scores]) -> tuple[tuple[KeptPart, ...], bool, int]:
+        """(parts, is the budget kept, tokens after)."""
+        rules = _concatenated(self.open)
+        values = np.concatenate([s.values for s in scores]) if scores else np.zeros(0, np.float32)
+        protected = np.concatenate([_touched(s, self.options.protect) for s in self.open] or [np.zeros(0, bool)])
+        entry, rank = entries(values, rules, protected)
+        fixed = sum(n for n, part in zip(self.before, self.prompt.parts, strict=True) if part.fixed)
+        splits = np.cumsum([len(s.tiling) for s in self.open])[:-1]
+
+        def keeps(cutoff: int) -> list[Bools]:
+            return np.split(entry <= cutoff, splits) if self.open else []
+
+        def count(cutoff: int) -> int:
+            rendered = zip(self.open, keeps(cutoff), strict=True)
+            return fixed + sum(self.counter(cut(s.tiling.text, mend(s.tiling, keep))) for s, keep in rendered)
+
+        if self.limit is None:
+            threshold = self.options.budget.threshold
+            cutoff = int((values[rank] >= threshold).sum())
+        else:
+            cutoff = largest_cutoff(len(rank), self.limit, count)
+        after = count(cutoff)
+        masks = iter(keeps(cutoff))
+        kept = iter([(s, v.values, next(masks)) for s, v in zip(self.open, scores, strict=True)])
+        parts = [
+            whole([s.tiling])[0] if p.fixed else _kept(*next(kept))
+            for s, p in zip(self.segments, self.prompt.parts, strict=True)
+        ]
+        return tuple(parts), self.limit is None or after <= self.limit, after
+
+
+def _kept(segmentation: Segmentation, scores: Floats, keep: Bools) -> KeptPart:
+    return KeptPart(segmentation.tiling, scores, keep, mend(segmentation.tiling, keep))
+
+
+def _touched(segmentation: Segmentation, patterns: Sequence[re.Pattern[str]]) -> Bools:
+    """Units that a match of any pattern touches (not their leading white space alone)."""
+    tiling = segmentation.tiling
+    mask = np.zeros(len(tiling), bool)
+    for pattern in patterns:
+        for match in pattern.finditer(tiling.text):
+            if match.end() > match.start():
+                first, last = tiling.unit_at([match.start(), match.end() - 1]).tolist()
+                mask[first : last + 1] = True
+    return mask
+
+
+def _concatenated(parts: Sequence[Segmentation]) -> Any:
+    """The rules of several parts as of one, unit and container numbers shifted."""
+    shifts = np.cumsum([0] + [len(p.tiling) for p in parts])
+    return _Rules(
+        mark=np.concatenate([p.mark for p in parts] or [np.zeros(0, bool)]),
+        pinned=np.concatenate([p.pinned for p in parts] or [np.zeros(0, bool)]),
+        needs=np.concatenate([p.needs + k for p, k in zip(parts, shifts, strict=False)] or [np.zeros((0, 2), np.int64)]),
+        commas=np.concatenate([_shifted(p.commas, k) for p, k in zip(parts, shifts, strict=False)] or [_NO_COMMAS]),
+    )
+
+
+_NO_COMMAS = np.zeros((0, 3), np.int64)
+
+
+def _shifted(commas: Ints, by: int) -> Ints:
+    """Commas with unit numbers moved on; containers are told apart by their own shift (a text has fewer than units)."""
+    return np.where(commas < 0, -1, commas + by)
+
+
+@dataclass(frozen=True)
+class _Rules:
+    mark: Bools
+    pinned: Bools
+    needs: Ints
+    commas: Ints

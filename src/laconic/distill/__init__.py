@@ -1,0 +1,1 @@
+"""From a teacher's compressions to labels for a small model."""

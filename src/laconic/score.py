@@ -1,0 +1,30 @@
+"""The seam every method plugs into: a scorer gives each unit of a text a number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from laconic.text import Floats, Tiling
+
+Progress = Callable[[int], None]  # called with the number of characters just finished
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one text: finite, or NaN for "no evidence"; higher means keep."""
+
+    values: Floats  # float32[n], one a unit
+    method: str  # what made them; "a+b" where two methods shared the text
+
+
+class Scorer(Protocol):
+    """Scores units. Holds no state between calls; what is scored together does not change a score."""
+
+    name: str  # the method, for example "llmlingua2"
+    model: str  # the model's name, "" where there is none
+
+    def score(self, tilings: Sequence[Tiling], progress: Progress | None = None) -> list[Scores]:
+        """One `Scores` a tiling, in order."""
+        ...

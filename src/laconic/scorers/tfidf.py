@@ -1,0 +1,75 @@
+"""Surprisal within the text: for any language, and for text no model was made for.
+
+A unit is worth the self-information of its string in this very text, `-log2(count / units)`: what keeps coming back
+(function words of any language, boilerplate) goes first. Longer strings count a little more: in every language frequent
+words are short (Zipf's law of abbreviation), which is the only evidence in a short text. In scripts without blanks a
+unit is one character and says little, so there whole sentences are ranked by the pairs of characters in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from laconic.score import Progress, Scores
+from laconic.segment import sentences
+from laconic.text import Floats, Ints, Tiling
+
+_SENTENCE_SHARE = 0.3  # weight of the sentence's mean in a unit's score
+_SENTENCE_SHARE_UNSPACED = 0.9
+_REPEATED = 0.5  # factor for a sentence that stood before, word for word
+
+
+class TfIdf:
+    """Self-information of units and sentences within the text, as ranks from 0 to 1."""
+
+    name = "tfidf"
+    model = ""
+
+    def score(self, tilings: Sequence[Tiling], progress: Progress | None = None) -> list[Scores]:
+        """float32[n] a tiling: the rank of each unit among all of them, NaN for white space."""
+        return [Scores(surprisal_ranks(t, sentences(t)), self.name) for t in tilings]
+
+
+def load(model: str) -> TfIdf:
+    """The scorer; there is no model to load."""
+    return TfIdf()
+
+
+def surprisal_ranks(tiling: Tiling, bounds: Ints) -> Floats:
+    """Ranks in (0, 1] of the units' surprisal, float32[n], NaN for white space; `bounds`: of sentences, in units."""
+    if not len(tiling):
+        return np.zeros(0, np.float32)
+    strings = np.array([u.strip().casefold() for u in tiling], dtype=object)
+    size = np.array([len(s) for s in strings])
+    single = _information(strings)
+    following = np.append(strings[1:], "")
+    pair = _information(strings + "\x00" + following)
+    word = np.array([any(c.isalnum() for c in s) for s in strings])
+    unspaced = (size == 1) & np.array([s > "\u0dff" for s in strings])  # one character a unit: Han, Kana, Thai …
+    own = np.where(unspaced, (pair + np.append(pair[:1], pair[:-1])) / 2, single + np.log2(1 + size) / 2)
+    own = np.where(word, own, own / 4)  # a mark of punctuation alone says little
+    length = np.diff(bounds)
+    mean = np.add.reduceat(own, bounds[:-1]) / length
+    texts = [tiling.text[s:e].strip() for s, e in zip(tiling.bounds[bounds[:-1]], tiling.bounds[bounds[1:]], strict=True)]
+    mean = np.where(_stood_before(texts), mean * _REPEATED, mean)
+    share = np.where(unspaced, _SENTENCE_SHARE_UNSPACED, _SENTENCE_SHARE)
+    value = share * np.repeat(mean, length) + (1 - share) * own
+    ranks = np.empty(len(value), np.float32)
+    ranks[np.argsort(value, kind="stable")] = (np.arange(len(value)) + 1) / len(value)
+    ranks[size == 0] = np.nan
+    return ranks
+
+
+def _information(strings: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    """Bits of each string under the counts in `strings`: float64[n]."""
+    counts: dict[str, int] = {}
+    for s in strings:
+        counts[s] = counts.get(s, 0) + 1
+    return -np.log2(np.array([counts[s] for s in strings]) / len(strings))
+
+
+def _stood_before(texts: list[str]) -> np.ndarray:  # type: ignore[type-arg]
+    seen: set[str] = set()
+    return np.array([t in seen or bool(seen.add(t)) for t in texts])  # add returns None
