@@ -80,10 +80,9 @@ class _Function:
     function: Callable[[str], int]
 
     def __call__(self, text: str) -> int:
-        try:
-            return self.function(text)
-        except UnicodeEncodeError:  # lone surrogates cannot be sent to any model: counted as U+FFFD
-            return self.function(_SURROGATES.sub("\ufffd", text))
+        if not text.isascii():  # lone surrogates cannot be sent to any model: counted as U+FFFD
+            text = _SURROGATES.sub("\ufffd", text)
+        return self.function(text)
 
 
 def counter(name: str | Path | Counter | Callable[[str], int] = DEFAULT_COUNTER) -> Counter:

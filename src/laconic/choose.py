@@ -7,22 +7,29 @@ smaller budget always keeps a subset of what a larger one keeps, and rules ("a w
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable
 
 import numpy as np
 
-from laconic.segment import Segmentation
+from laconic.segment import Rules
 from laconic.text import Bools, Floats, Ints
 
 
-def entries(scores: Floats, rules: Segmentation, protected: Bools) -> tuple[Ints, Ints]:
-    """The entry of every unit, int64[n], and the units in order of their score, int64[r].
+_LINE = 40  # characters: a unit up to this size never waits
 
-    Best score first, ties to the earlier unit, NaN last. Protected and pinned units enter at 0. Marks have no place of
-    their own: they enter with the first unit that needs them (`r + 1`, so never, where none does).
+
+def entries(scores: Floats, rules: Rules, sizes: Ints, protected: Bools) -> tuple[Ints, Ints]:
+    """The entry of every unit, int64[n], and the units in the order they enter, int64[r].
+
+    Best score first, ties to the earlier unit, NaN last; a large unit waits (`_large_ones_wait`, `sizes` in
+    characters). Protected and pinned units enter at 0. Marks have no place of their own: they enter with the first unit
+    that needs them (`r + 1`, so never, where none does).
     """
     rank = np.argsort(-scores, kind="stable")  # NaN sorts last
     rank = rank[~rules.mark[rank]]
+    if len(rank) and (sizes > _LINE).any():
+        rank = _large_ones_wait(rank, _with_needs(sizes, rules.needs))
     entry = np.full(len(scores), len(rank) + 1, np.int64)
     entry[rank] = np.arange(1, len(rank) + 1)
     entry[protected | rules.pinned] = 0
@@ -31,6 +38,37 @@ def entries(scores: Floats, rules: Segmentation, protected: Bools) -> tuple[Ints
     if len(rules.commas):
         _commas(entry, rules.commas)
     return entry, rank
+
+
+def _with_needs(sizes: Ints, needs: Ints) -> Ints:
+    """What each unit costs with the units it needs at once, in characters."""
+    cost = sizes.copy()
+    if len(needs):
+        np.add.at(cost, needs[:, 0], sizes[needs[:, 1]])
+    return cost
+
+
+def _large_ones_wait(rank: Ints, cost: Ints) -> Ints:
+    """The order, in which a unit of more than `_LINE` characters enters only when as much is in already.
+
+    Otherwise one long line of code with the best score would leave a small budget empty. So the next unit never costs
+    more than what is kept, and a budget is at least half filled, while smaller budgets still keep subsets.
+    """
+    order: list[int] = []
+    waiting: list[tuple[int, int, int]] = []  # (cost, place, unit), the cheapest first
+    total = 0
+    costs = cost[rank].tolist()
+    for place, (unit, size) in enumerate(zip(rank.tolist(), costs, strict=True)):
+        if size > max(total, _LINE):
+            heapq.heappush(waiting, (size, place, unit))
+            continue
+        order.append(unit)
+        total += size
+        while waiting and waiting[0][0] <= total:
+            size, _, unit = heapq.heappop(waiting)
+            order.append(unit)
+            total += size
+    return np.array(order + [unit for _, _, unit in sorted(waiting)], np.int64)
 
 
 def _with_what_they_need(entry: Ints, needs: Ints) -> None:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import numpy as np
 
@@ -17,8 +16,8 @@ from laconic.errors import BudgetError, InputError
 from laconic.prompt import ROLES, Messages, Prompt, read
 from laconic.result import Compression, KeptPart, whole
 from laconic.score import Progress, Scorer, Scores
-from laconic.segment import Segmentation, segment
-from laconic.text import Bools, Floats, Ints, cut, mend
+from laconic.segment import Rules, Segmentation, segment
+from laconic.text import Bools, Floats, cut, mend
 
 Pattern = str | re.Pattern[str]
 _TOGETHER = 64  # prompts scored in one go by compress_many
@@ -161,10 +160,11 @@ class _Job:
 
     def _choose(self, scores: Sequence[Scores]) -> tuple[tuple[KeptPart, ...], bool, int]:
         """(parts, is the budget kept, tokens after)."""
-        rules = _concatenated(self.open)
-        values = np.concatenate([s.values for s in scores]) if scores else np.zeros(0, np.float32)
-        protected = np.concatenate([_touched(s, self.options.protect) for s in self.open] or [np.zeros(0, bool)])
-        entry, rank = entries(values, rules, protected)
+        rules = Rules.joined(self.open)
+        sizes = np.concatenate([np.zeros(0, np.int64), *(np.diff(s.tiling.bounds) for s in self.open)])
+        values = np.concatenate([np.zeros(0, np.float32), *(s.values for s in scores)])
+        protected = np.concatenate([np.zeros(0, bool), *(_touched(s, self.options.protect) for s in self.open)])
+        entry, rank = entries(values, rules, sizes, protected)
         fixed = sum(n for n, part in zip(self.before, self.prompt.parts, strict=True) if part.fixed)
         splits = np.cumsum([len(s.tiling) for s in self.open])[:-1]
 
@@ -204,30 +204,3 @@ def _touched(segmentation: Segmentation, patterns: Sequence[re.Pattern[str]]) ->
                 first, last = tiling.unit_at([match.start(), match.end() - 1]).tolist()
                 mask[first : last + 1] = True
     return mask
-
-
-def _concatenated(parts: Sequence[Segmentation]) -> Any:
-    """The rules of several parts as of one, unit and container numbers shifted."""
-    shifts = np.cumsum([0] + [len(p.tiling) for p in parts])
-    return _Rules(
-        mark=np.concatenate([p.mark for p in parts] or [np.zeros(0, bool)]),
-        pinned=np.concatenate([p.pinned for p in parts] or [np.zeros(0, bool)]),
-        needs=np.concatenate([p.needs + k for p, k in zip(parts, shifts, strict=False)] or [np.zeros((0, 2), np.int64)]),
-        commas=np.concatenate([_shifted(p.commas, k) for p, k in zip(parts, shifts, strict=False)] or [_NO_COMMAS]),
-    )
-
-
-_NO_COMMAS = np.zeros((0, 3), np.int64)
-
-
-def _shifted(commas: Ints, by: int) -> Ints:
-    """Commas with unit numbers moved on; containers are told apart by their own shift (a text has fewer than units)."""
-    return np.where(commas < 0, -1, commas + by)
-
-
-@dataclass(frozen=True)
-class _Rules:
-    mark: Bools
-    pinned: Bools
-    needs: Ints
-    commas: Ints

@@ -7,12 +7,10 @@ any tokenizer, one threshold over the whole input. `laconic.legacy` has the pack
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
 _PIECE = 4096  # characters tokenized as one string; a longer sentence is cut between units
 _PIECES = 256  # strings tokenized at a time, and ...
 _WAVE = 64  # ... windows scored at a time: memory stays flat however long the text is
-_BATCH = 2048  # padded tokens a forward pass, for encoders whose rows do not influence each other
 _SURROGATES = dict.fromkeys(range(0xD800, 0xE000), "\ufffd")  # one for one: offsets stay true
 
 
@@ -64,12 +61,11 @@ class Classifier:
         found: list[list[tuple[_Window, Floats]]] = [[] for _ in tilings]
         jobs = zip(tilings, bounds, foreign, strict=True)
         windows = (w for k, (t, b, f) in enumerate(jobs) for w in self._windows(k, t, b[:-1][~f], b[1:][~f]))
-        with ThreadPoolExecutor(_threads()) as executor:
-            while wave := list(islice(windows, _WAVE)):
-                for window, p in zip(wave, self._probabilities(wave, executor), strict=True):
-                    found[window.text].append((window, p))
-                    if progress:
-                        progress(int(window.ends[-1] - window.starts[0]))
+        while wave := list(islice(windows, _WAVE)):
+            for window, p in zip(wave, self._probabilities(wave), strict=True):
+                found[window.text].append((window, p))
+                if progress:
+                    progress(int(window.ends[-1] - window.starts[0]))
         return [self._scores(*job) for job in zip(tilings, bounds, foreign, found, strict=True)]
 
     def _scores(self, tiling: Tiling, bounds: Ints, foreign: Bools, found: list[tuple[_Window, Floats]]) -> Scores:
@@ -106,21 +102,11 @@ class Classifier:
         if full:
             yield _joined(which, full)
 
-    def _probabilities(self, windows: Sequence[_Window], executor: Executor) -> list[Floats]:
-        """P(keep) of every token of every window, float32[T] each: batches of similar length, over all cores."""
-        order = sorted(range(len(windows)), key=lambda k: len(windows[k].ids))
-        batches = list(_batches(order, windows)) if self._model.encoder.batchable else [[k] for k in order]
-        results: list[Floats] = [np.zeros(0, np.float32)] * len(windows)
-        runs = executor.map(lambda batch: self._forward([windows[k] for k in batch]), batches[::-1])
-        for batch, rows in zip(batches[::-1], runs, strict=True):
-            for k, row in zip(batch, rows, strict=True):
-                results[k] = row
-        return results
-
-    def _forward(self, windows: Sequence[_Window]) -> list[Floats]:
+    def _probabilities(self, windows: Sequence[_Window]) -> list[Floats]:
+        """P(keep) of every token of every window, float32[T] each."""
         width = max(len(w.ids) for w in windows) + len(self._head) + len(self._tail)
-        ids = np.full((len(windows), width), self._model.pad, np.int64)
-        mask = np.zeros_like(ids)  # int64[B, T]
+        ids = np.zeros((len(windows), width), np.int64)  # what pads does not matter: the mask hides it
+        mask = np.zeros_like(ids)
         for row, w in enumerate(windows):
             whole = [*self._head, *w.ids.tolist(), *self._tail]
             ids[row, : len(whole)] = whole
@@ -138,10 +124,6 @@ def load(model: str) -> Classifier:
     return Classifier(load_folder(model))
 
 
-def _threads() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _pieces(tiling: Tiling, first: Ints, last: Ints) -> Iterator[tuple[int, int]]:
     """Sentences as ranges of characters; one longer than `_PIECE` is cut between units."""
     bounds = tiling.bounds
@@ -155,15 +137,3 @@ def _pieces(tiling: Tiling, first: Ints, last: Ints) -> Iterator[tuple[int, int]
 
 def _joined(which: int, parts: Sequence[tuple[Ints, Ints, Ints]]) -> _Window:
     return _Window(which, *(np.concatenate(column) for column in zip(*parts, strict=True)))
-
-
-def _batches(order: Iterable[int], windows: Sequence[_Window]) -> Iterator[list[int]]:
-    """Windows of growing length, as many as fit `_BATCH` padded tokens (at least one)."""
-    batch: list[int] = []
-    for k in order:
-        if batch and (len(batch) + 1) * len(windows[k].ids) > _BATCH:
-            yield batch
-            batch = []
-        batch.append(k)
-    if batch:
-        yield batch

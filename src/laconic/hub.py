@@ -1,0 +1,337 @@
+"""Names and folders to models.
+
+A model folder holds a graph, a tokenizer.json and `laconic.json`, the manifest: all that inference knows of a model.
+Hugging Face folders have no manifest; what it would say is read from config.json.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import metadata, resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from laconic.backends import first_line
+from laconic.errors import MissingExtraError, ModelError
+
+if TYPE_CHECKING:
+    import tokenizers
+
+    from laconic.backends import Encoder
+
+DEFAULT = "laconic-small"
+KIND = "token-classifier"
+FORMAT = 1
+MANIFEST = "laconic.json"
+_WINDOWS = (16, 8192)
+_LARGEST_WINDOW = 512  # of a checkpoint without a manifest: what the LLMLingua-2 family was trained on
+_KEEP = {"keep", "kept", "preserve", "label_1"}
+_GRAPHS = ("model.onnx", "onnx/model.onnx", "model_quantized.onnx", "onnx/model_quantized.onnx")
+_DOWNLOADED = ["*.json", "*.safetensors", "vocab.txt", "merges.txt", "*.model", *_GRAPHS, "*.onnx_data", "*.onnx.data"]
+_WHERE = "pass a model's name, a Hugging Face name such as org/name, or a folder"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `laconic.json` says of a model."""
+
+    name: str
+    model: str  # the graph to run, a path inside the folder
+    window: int  # tokens the model takes at once, special tokens included
+    keep_label: int  # the class that means "keep"
+    files: dict[str, str]  # name to SHA-256, in hex
+    question: bool = False  # was it trained to read a question before the text?
+    pooling: str = "mean"  # token values to word values
+    languages: tuple[str, ...] = ()
+    data: str = ""  # what it was trained on
+    scores: dict[str, Any] = field(default_factory=dict)
+    limits: str = ""  # what it does badly
+    licence: str = ""
+    kind: str = KIND
+    format: int = FORMAT
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """The manifest of a folder, checked; the hashes are not (`verify`)."""
+        raw = _read_json(folder / MANIFEST)
+        if raw.get("format") != FORMAT or raw.get("kind") != KIND:
+            raise ModelError(
+                f"{folder / MANIFEST} is of format {raw.get('format')!r} and kind {raw.get('kind')!r}; this laconic "
+                f"reads format {FORMAT} of kind {KIND!r}: upgrade laconic, or export the model again"
+            )
+        known = {f.name for f in dataclasses.fields(cls)}
+        given: dict[str, Any] = {k: v for k, v in raw.items() if k in known}
+        try:
+            manifest = cls(**{**given, "languages": tuple(given.get("languages", ()))})
+        except TypeError as error:
+            reason = first_line(error)
+            raise ModelError(f"{folder / MANIFEST} is incomplete ({reason}); export the model again") from error
+        manifest._check(folder)
+        return manifest
+
+    @classmethod
+    def of_config(cls, folder: Path) -> Manifest:
+        """What the configuration of a Hugging Face checkpoint says; `model` and `files` stay empty."""
+        config = _read_json(folder / "config.json")
+        architectures = config.get("architectures") or ["unknown architecture"]
+        if not any("ForTokenClassification" in str(name) for name in architectures):
+            raise ModelError(
+                f"{folder} is a {architectures[0]}; laconic needs a token classifier (…ForTokenClassification) "
+                "with two labels, such as the LLMLingua-2 checkpoints"
+            )
+        manifest = cls(folder.name, "", _config_window(folder, config), _config_keep_label(folder, config), {})
+        manifest._check(folder, graph=False)
+        return manifest
+
+    def write(self, folder: Path) -> None:
+        """Write `laconic.json`."""
+        text = json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False, sort_keys=True)
+        (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+    def replace(self, **changes: Any) -> Manifest:
+        """A changed copy."""
+        return dataclasses.replace(self, **changes)
+
+    def verify(self, folder: Path) -> None:
+        """Hash what is going to be loaded: the graph (with its weights beside it) and the tokenizer."""
+        for name, expected in self.files.items():
+            if name.startswith(self.model) or name == "tokenizer.json":
+                if not (folder / name).is_file():
+                    raise ModelError(f"{folder} lacks {name}; fetch or export the model again")
+                if sha256(folder / name) != expected:
+                    raise ModelError(f"{folder / name} is not the file that {MANIFEST} names (SHA-256): fetch it again")
+
+    def _check(self, folder: Path, graph: bool = True) -> None:
+        (low, high), files = _WINDOWS, self.files
+        plain = isinstance(files, dict) and all(map(_plain, files))
+        rules = {
+            f"window must be a number in [{low}, {high}], got {self.window!r}": _in(self.window, low, high),
+            f"keep_label must be 0 or 1, got {self.keep_label!r}": _in(self.keep_label, 0, 1),
+            f"pooling must be 'mean', got {self.pooling!r}": self.pooling == "mean",
+            "files must map names inside the folder to SHA-256": plain,
+            f"files must hold tokenizer.json and the model, {self.model!r}": not graph
+            or (plain and {"tokenizer.json", self.model} <= set(files)),
+        }
+        broken = [rule for rule, fine in rules.items() if not fine]
+        if broken:
+            raise ModelError(f"{folder}: {broken[0]}; correct it or export the model again")
+
+
+@dataclass
+class Model:
+    """A model ready to run."""
+
+    path: Path
+    manifest: Manifest
+    tokenizer: tokenizers.Tokenizer  # never truncates, never pads
+    encoder: Encoder
+
+
+def load_folder(name: str | os.PathLike[str], threads: int | None = None) -> Model:
+    """The model of a name, a folder, or a Hugging Face name (`org/name`), which is fetched if it is not at hand."""
+    from laconic.backends.ort import OrtEncoder
+
+    folder, manifest = _resolve(name)
+    tokenizer = _tokenizer(folder)
+    encoder = OrtEncoder(folder / manifest.model, threads)
+    _try_out(folder, encoder)
+    return Model(folder, manifest, tokenizer, encoder)
+
+
+def names() -> list[str]:
+    """The known names, the default first."""
+    return [DEFAULT, *sorted(_registered())]
+
+
+def models() -> list[dict[str, Any]]:
+    """For each known name what its manifest says, the size in bytes, and the `problem` if it cannot be used."""
+    rows = []
+    for name in names():
+        row: dict[str, Any] = {"name": name}
+        try:
+            folder = _named(name)
+            manifest = Manifest.read(folder)
+            row |= {**dataclasses.asdict(manifest), "name": name, "path": str(folder)}
+            row["bytes"] = (folder / manifest.model).stat().st_size
+        except (ModelError, OSError) as error:
+            row["problem"] = str(error)
+        rows.append(row)
+    return rows
+
+
+def sha256(path: Path) -> str:
+    """The hash of a file, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for block in iter(partial(file.read, 1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _resolve(name: str | os.PathLike[str]) -> tuple[Path, Manifest]:
+    """A folder that can be run, and its manifest."""
+    if isinstance(name, str) and name in names():
+        folder = _named(name)
+    elif Path(name).exists():
+        folder = Path(name)
+    elif isinstance(name, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith("."):
+        folder = _download(name)
+    else:
+        close = difflib.get_close_matches(str(name), names(), 1)
+        hint = f"did you mean {close[0]!r}?" if close else _WHERE
+        raise ModelError(f"no model {str(name)!r}: {hint} (known: {', '.join(names())})")
+    return _open(folder)
+
+
+def _open(folder: Path) -> tuple[Path, Manifest]:
+    if not folder.is_dir():
+        raise ModelError(f"{folder} is a file; pass the folder that holds it")
+    if (folder / MANIFEST).exists():
+        manifest = Manifest.read(folder)
+        manifest.verify(folder)
+        return folder, manifest
+    if not (folder / "config.json").exists():
+        raise ModelError(f"{folder} holds no model: neither {MANIFEST} nor config.json; {_WHERE}")
+    manifest = Manifest.of_config(folder)
+    graph = next((g for g in _GRAPHS if (folder / g).exists()), None)
+    if graph and (folder / "tokenizer.json").exists():
+        return folder, manifest.replace(model=graph)
+    return _exported(folder)
+
+
+def _exported(folder: Path) -> tuple[Path, Manifest]:
+    """The folder converted, once: the cache is keyed by content, and an entry appears whole or not at all."""
+    from laconic.export import check_weights, export
+
+    check_weights(folder)
+    cached = _cache() / "exported" / _fingerprint(folder)
+    if not (cached / MANIFEST).exists():
+        try:
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=cached.parent, prefix=".new-") as scratch:
+                os.replace(export(folder, Path(scratch, "model")), cached)
+        except OSError as error:
+            if not (cached / MANIFEST).exists():  # else another process was first, with the same bytes
+                raise ModelError(f"{cached} cannot be written ({first_line(error)}); set LACONIC_CACHE") from error
+    return _open(cached)
+
+
+def _cache() -> Path:
+    if "LACONIC_CACHE" in os.environ:
+        return Path(os.environ["LACONIC_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "laconic"
+
+
+def _fingerprint(folder: Path) -> str:
+    """One hash of all that an export reads."""
+    digest = hashlib.sha256(b"laconic export 1")
+    for path in sorted(p for end in ("json", "safetensors", "txt", "model") for p in folder.glob(f"*.{end}")):
+        digest.update(f"{path.name}\0{sha256(path)}\0".encode())
+    return digest.hexdigest()[:32]
+
+
+def _download(name: str) -> Path:
+    """The snapshot of a Hugging Face repository, without pickles and code; what is at hand needs no network."""
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise MissingExtraError(f"Fetching {name}", "torch") from error
+    fetch: Callable[..., str] = partial(snapshot_download, name, allow_patterns=_DOWNLOADED)
+    with contextlib.suppress(Exception):  # not at hand: fetch it
+        local = Path(fetch(local_files_only=True))
+        if any(local.rglob("*.onnx")) or any(local.glob("*.safetensors")):
+            return local
+    try:
+        return Path(fetch())
+    except Exception as error:  # the network's, the hub's and the disk's errors alike
+        raise ModelError(
+            f"{name} is not on this machine and cannot be fetched ({first_line(error)}); check the name and the "
+            "network, or fetch it elsewhere and pass the folder"
+        ) from error
+
+
+def _registered() -> dict[str, metadata.EntryPoint]:
+    return {point.name: point for point in metadata.entry_points(group="laconic.models")}
+
+
+def _named(name: str) -> Path:
+    """The folder of a known name."""
+    if name == DEFAULT:
+        return Path(str(resources.files("laconic") / "models" / DEFAULT))
+    try:
+        return Path(_registered()[name].load()())
+    except Exception as error:  # code of another package
+        raise ModelError(f"the package that offers {name!r} failed ({first_line(error)}); reinstall it") from error
+
+
+def _tokenizer(folder: Path) -> tokenizers.Tokenizer:
+    import tokenizers
+
+    path = folder / "tokenizer.json"
+    try:
+        tokenizer = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # the package raises bare Exception
+        raise ModelError(f"{path} is not a tokenizer ({first_line(error)}); fetch or export the model again") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _try_out(folder: Path, encoder: Encoder) -> None:
+    """One tiny run, so that a foreign graph is found now and not in the middle of a batch."""
+    import numpy as np
+
+    ids = np.zeros((1, 2), np.int64)
+    labels = encoder.logits(ids, np.ones_like(ids)).shape[-1]
+    if labels != 2:
+        raise ModelError(f"{folder} tells {labels} classes apart; laconic needs two, drop and keep")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read ({first_line(error)}); fetch or export the model again") from error
+    if not isinstance(found, dict):
+        raise ModelError(f"{path} holds {type(found).__name__}, not a JSON object; fetch or export the model again")
+    return found
+
+
+def _config_window(folder: Path, config: dict[str, Any]) -> int:
+    """The smallest of what the positions, the tokenizer and the training of the family allow."""
+    limits = [_LARGEST_WINDOW, config.get("max_position_embeddings", _LARGEST_WINDOW)]
+    if "roberta" in str(config.get("model_type")):  # its positions start after the padding's id
+        limits[1] -= config.get("pad_token_id", 1) + 1
+    if (folder / "tokenizer_config.json").exists():
+        limits.append(_read_json(folder / "tokenizer_config.json").get("model_max_length") or _LARGEST_WINDOW)
+    return int(min(limits))
+
+
+def _config_keep_label(folder: Path, config: dict[str, Any]) -> int:
+    labels = config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
+    keep = [int(k) for k, v in labels.items() if str(v).lower() in _KEEP]
+    if len(labels) != 2 or len(keep) != 1:
+        raise ModelError(
+            f"{folder} has the labels {list(labels.values())[:5]}; laconic needs two, one of them named 'keep' or "
+            "'preserve' (or LABEL_0 and LABEL_1): correct id2label in config.json"
+        )
+    return keep[0]
+
+
+def _in(value: object, low: int, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def _plain(name: str) -> bool:
+    """A path that stays inside the folder."""
+    return not Path(name).is_absolute() and ".." not in Path(name).parts

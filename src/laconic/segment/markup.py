@@ -1,0 +1,113 @@
+"""Inline markup in prose: tags, code spans, links, emphasis, `key=value`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import cache
+
+import regex
+
+from laconic.segment.plan import Plan
+from laconic.text import Span
+
+
+@cache
+def _inline() -> regex.Pattern[str]:
+    return regex.compile(
+        r"""(?V1)
+    (?P<tag></?(?P<name>[A-Za-z][\w:.-]{0,60}+)(?:\s[^<>]{0,2000}+)?/?>|<!--(?:[^-]|-(?!->)){0,2000}+-->)
+  | (?P<code>(?P<ticks>`{1,3}+)(?!`)[^`\n]{1,200}+(?P=ticks)(?!`))
+  | (?P<link>(?P<open>!?\[)(?P<text>[^\[\]\n]{0,300}+)(?P<target>\]\([^()\s]{0,1000}+(?:\([^()\s]{0,200}+\)[^()\s]{0,1000}+)?(?:\ "[^"\n]{0,200}+")?\)))
+  | (?P<strong>\*\*)(?=[^\s*])(?P<inner>[^*\n]{1,300}+)(?<=\S)\*\*
+  | (?<![\w*])(?P<light>\*)(?=[^\s*])(?P<inner>[^*\n]{1,300}+)(?<=\S)\*(?![\w*])
+  | (?<!\w)(?P<under>__?)(?=[^\s_])(?P<inner>[^_\n]{1,300}+)(?<=\S)(?P=under)(?!\w)
+  | (?P<pair>(?<![\w.-])[\w.-]{1,80}+=(?!=)(?:"[^"\n]{0,300}+"|'[^'\n]{0,300}+'|[^\s,;&"'()\[\]{}<>=][^\s,;&"'()\[\]{}<>]{0,299}+(?<![.:!?])))
+""",
+        regex.VERBOSE,
+    )
+
+
+def plan_markup(plan: Plan) -> None:
+    """Plan the inline markup of all prose."""
+    tags: list[tuple[int, int, str]] = []
+    blocked = sorted(plan.atoms)
+    for start, end in plan.prose():
+        for match in _inline().finditer(plan.text, start, end):
+            if match.group("tag"):
+                tags.append((*match.span(), match.group("name") or ""))
+            else:
+                _emit(plan, match)
+    _tags(plan, tags)
+    plan.atoms = _disjoint(blocked, plan.atoms)
+
+
+def _emit(plan: Plan, match: regex.Match[str]) -> None:
+    if match.group("link"):
+        opening = plan.atom(*match.span("open"), mark=True)
+        plan.pair(opening, plan.atom(*match.span("target")))
+    elif match.group("inner"):
+        start, end = match.span("inner")
+        if not (match.group("under") and " " not in match.group("inner")):  # __init__ is a name
+            opening, closing = plan.atom(match.start(), start, mark=True), plan.atom(end, match.end(), mark=True)
+            plan.need(start, end, opening)
+            plan.pair(opening, closing)
+            return
+        plan.atom(*match.span())
+    else:
+        plan.atom(*match.span())
+
+
+def _tags(plan: Plan, tags: list[tuple[int, int, str]]) -> None:
+    """Words need the nearest open element, an element its parent; opening and closing tags need each other."""
+    partner = _partners(plan.text, tags)
+    around: list[int] = []  # positions of the opening tags of the elements around
+    position = 0
+    for k, (start, end, _) in enumerate(tags):
+        matched = k in partner
+        plan.atom(start, end, mark=matched)
+        if around:
+            stop = position + len(plan.text[position:start].rstrip())
+            plan.need(position, stop, around[-1])
+        if matched and partner[k] > k:
+            if around:
+                plan.need(start, start + 1, around[-1])
+            plan.pair(start, tags[partner[k]][0])
+            around.append(start)
+        elif matched:
+            around.pop()
+        elif around:
+            plan.need(start, start + 1, around[-1])
+        position = end
+
+
+def _partners(text: str, tags: list[tuple[int, int, str]]) -> dict[int, int]:
+    """For each tag of a pair the other one; tags left open are no pair, and neither are void ones."""
+    partner: dict[int, int] = {}
+    stack: list[int] = []
+    waiting: Counter[str] = Counter()
+    for k, (start, end, name) in enumerate(tags):
+        if not name or text[end - 2] == "/":
+            continue
+        if text[start + 1] != "/":
+            stack.append(k)
+            waiting[name] += 1
+        elif waiting[name]:
+            while stack:
+                other = stack.pop()
+                waiting[tags[other][2]] -= 1
+                if tags[other][2] == name:
+                    partner[k], partner[other] = other, k
+                    break
+    return partner
+
+
+def _disjoint(first: list[Span], atoms: list[Span]) -> list[Span]:
+    """The atoms with those that touch an atom of an earlier pass left out: a level in a tag, a marker in a link."""
+    kept: list[Span] = []
+    planned = set(first)
+    end = 0
+    for span in sorted(atoms, key=lambda span: (span[0], span not in planned, -span[1])):
+        if span[0] >= end:
+            kept.append(span)
+            end = span[1]
+    return kept

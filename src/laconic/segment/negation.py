@@ -1,0 +1,70 @@
+"""Negation: a clause never loses its "not".
+
+Every word of a clause needs the first negation of that clause, and each negation the next, so that the rules stay
+linear in the text however often it says no.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import regex
+
+from laconic.text import Ints, Span
+
+# Words that mean no in any of these languages' texts; those with a second meaning in English (es "sin") cost little.
+_NEGATIONS = (
+    "not no never none nothing nobody nowhere neither nor without cannot unless hardly scarcely barely ain't "
+    "nicht kein keine keinen keinem keiner keines nie niemals nichts niemand ohne weder "
+    "ne pas jamais rien aucun aucune sans ni sin nunca jamás nada nadie ningún ninguno ninguna tampoco "
+    "non senza mai niente nessuno nessuna neanche nem não sem nenhum nenhuma ninguém "
+    "niet geen nooit niets niemand zonder не нет ни никогда ничего никто без нельзя"
+).split()
+
+
+@cache
+def _negation() -> regex.Pattern[str]:
+    listed = "|".join(sorted(set(_NEGATIONS), key=len, reverse=True))
+    return regex.compile(
+        rf"(?V1)(?<![\w'’])(?i:{listed})(?![\w'’]|\.\s*+\d)|(?<=[a-zA-Z])[nN]['’][tT](?!\w)|(?<!\w)[nN]['’](?=\p{{L}})"
+        r"|[不没沒未无無]"
+    )
+
+
+@cache
+def _break() -> regex.Pattern[str]:
+    """Where a clause ends. A line that goes on in lower case is only wrapped."""
+    return regex.compile(
+        r"""(?V1)(?:[.!?\u2026]++["'’”)\]]*+(?=\s)|[,;](?=\s)|:(?=\s)|[()\[\]{}\u2014\u2013\u3002\uff01\uff1f\uff0c\uff1b\uff1a\u3001]
+        |\n(?!\p{Ll})|\s-{1,2}(?=\s)|--
+        |(?<!\w)(?=(?i:but|however|although|though|because|which|who|while|whereas|unless|without|when|if|so|aber|weil|obwohl
+            |mais|parce|pero|porque|aunque|ma|perché|mas|maar|omdat|но|потому|хотя)(?!\w)))""",
+        regex.VERBOSE,
+    )
+
+
+def negated(text: str, prose: list[Span]) -> Ints:
+    """Rows (position of a word, position of the negation it needs): int64[m, 2].
+
+    >>> negated("It is late. We do not know.", [(0, 27)]).tolist()
+    [[12, 18], [15, 18], [22, 18]]
+    """
+    found = [m.start() for s, e in prose for m in _negation().finditer(text, s, e)]
+    if not found:
+        return np.zeros((0, 2), np.int64)
+    ends = [m.end() for s, e in prose for m in _break().finditer(text, s, e)]
+    edges = np.unique(np.array([0, *ends, *(p for span in prose for p in span), len(text) + 1], np.int64))
+    negations = np.unique(np.array(found, np.int64))
+    clause = np.searchsorted(edges, negations, side="right") - 1
+    rows: list[tuple[int, int]] = []
+    for first in np.flatnonzero(np.diff(clause, prepend=-1)):
+        start, end, no = int(edges[clause[first]]), int(edges[clause[first] + 1]), int(negations[first])
+        rows += [(m.start(), no) for m in _word().finditer(text, start, end) if m.start() != no]
+    rows += zip(negations[:-1][np.diff(clause) == 0].tolist(), negations[1:][np.diff(clause) == 0].tolist(), strict=True)
+    return np.array(rows, np.int64).reshape(-1, 2)
+
+
+@cache
+def _word() -> regex.Pattern[str]:
+    return regex.compile(r"\w++")

@@ -1,0 +1,256 @@
+"""The promises of a compression, whatever scored it (random scores reach every choice there is)."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from texts import texts
+
+import laconic
+from laconic.budget import counter
+from laconic.errors import BudgetError, InputError
+
+RANDOM = laconic.load(method="random")
+TFIDF = laconic.load(method="tfidf", counter="words")
+O200K = counter("o200k_base")
+rates = st.floats(0.01, 1.0)
+
+
+@settings(max_examples=1500, deadline=None)
+@given(texts, rates)
+def test_the_result_is_verbatim_and_within_the_budget(text, rate):
+    c = RANDOM.compress(text, rate=rate)
+    assert c.text == "".join(text[s:e] for s, e in c.spans)
+    assert all(a < b for a, b in zip(sum(c.spans, ()), sum(c.spans, ())[1:], strict=False))
+    assert c.tokens_before == O200K(text)
+    assert c.tokens_after == O200K(c.text)
+    assert c.met is (c.tokens_after <= rate * c.tokens_before) or c.met  # floor(rate * before), in decimals
+    assert c.tokens_after <= c.tokens_before
+
+
+@settings(max_examples=800, deadline=None)
+@given(texts, st.integers(1, 60), st.integers(1, 60))
+def test_a_smaller_budget_keeps_a_subset(text, one, other):
+    small, large = (RANDOM.compress(text, tokens=n).parts[0].keep for n in sorted((one, other)))
+    if len(small) == len(large):  # else the larger budget holds the whole text, which is not even segmented
+        assert not (small & ~large).any()
+    else:
+        assert large.all()
+
+
+@settings(max_examples=800, deadline=None)
+@given(texts, st.integers(1, 60))
+def test_the_budget_is_filled_to_within_one_unit(text, tokens):
+    c = RANDOM.compress(text, tokens=tokens)
+    if c.tokens_after == c.tokens_before or not c.met:
+        return
+    # no larger budget's result may have only one unit more (with what it needs) and still fit
+    for more in range(tokens + 1, c.tokens_before):
+        larger = RANDOM.compress(text, tokens=more)
+        if (larger.parts[0].keep != c.parts[0].keep).any():
+            assert larger.tokens_after > tokens
+            return
+
+
+@settings(max_examples=500, deadline=None)
+@given(texts, rates)
+def test_the_same_input_gives_the_same_result_alone_and_in_company(text, rate):
+    alone = RANDOM.compress(text, rate=rate)
+    _, among = list(RANDOM.compress_many(["Other text here.", text], rate=rate))
+    assert alone.spans == among.spans
+
+
+@settings(max_examples=500, deadline=None)
+@given(texts)
+def test_rate_one_is_the_identity(text):
+    assert TFIDF.compress(text, rate=1).text == text
+
+
+@settings(max_examples=800, deadline=None)
+@given(texts, rates)
+def test_numbers_are_whole_or_gone(text, rate):
+    c = RANDOM.compress(text, rate=rate)
+    for s, e in c.spans:
+        for edge in (s, e):
+            assert not (0 < edge < len(text) and text[edge - 1] in "0123456789" and text[edge] in "0123456789")
+
+
+@settings(max_examples=500, deadline=None)
+@given(texts, st.integers(1, 10))
+def test_protected_text_survives_any_budget(text, tokens):
+    c = RANDOM.compress(text, tokens=tokens, protect=["cat", r"\d+"])
+    assert c.text.count("cat") == text.count("cat")
+    assert sum(ch.isdecimal() for ch in c.text) >= sum(ch.isdecimal() for ch in text)
+
+
+@settings(max_examples=300, deadline=None)
+@given(texts, st.floats(0, 1))
+def test_threshold_keeps_what_scores_at_least_that(text, threshold):
+    c = RANDOM.compress(text, threshold=threshold)
+    part = c.parts[0]
+    if c.tokens_after < c.tokens_before:
+        chosen = part.scores >= threshold
+        assert c.met and not (chosen & ~part.keep & ~_marks(text)).any()
+
+
+def _marks(text):
+    from laconic.segment import segment
+
+    return segment(text).mark
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a",
+        " ",
+        "\n",
+        "👍",
+        "\ud800",
+        "\x00\x00 \x00",
+        "a" * 100_000,
+        "é" * 50_000,
+        " " * 50_000,
+        "我" * 20_000,
+        "(" * 50_000,
+        "\u0301" * 5_000,
+        "\n" * 50_000,
+        "🇩🇪" * 5_000,
+        "not " * 10_000,
+    ],
+    ids=lambda t: f"{ascii(t[:3])}x{len(t)}",
+)
+@pytest.mark.parametrize("kw", [{"rate": 0.5}, {"tokens": 1}, {"threshold": 0.5}], ids=str)
+def test_any_string_gives_a_result(text, kw):
+    c = TFIDF.compress(text, **kw)
+    assert c.text == "".join(text[s:e] for s, e in c.spans)
+    c = RANDOM.compress(text, **kw)
+    assert c.met and c.tokens_after <= c.tokens_before
+
+
+def test_five_megabytes_on_one_line():
+    text = "the quick brown fox, 3.75 of them; " * 150_000
+    c = RANDOM.compress(text, rate=0.3)
+    assert c.met and 0.29 < c.rate <= 0.3
+
+
+@pytest.mark.parametrize(
+    ("kw", "advice"),
+    [
+        ({"rate": 33}, r"rate must be in \(0, 1\], got 33; did you mean tokens=33"),
+        ({"rate": 0}, "got 0; it is the share of tokens that stays"),
+        ({"rate": -1}, "got -1"),
+        ({"rate": float("nan")}, "got nan"),
+        ({"rate": float("inf")}, "got inf"),
+        ({"rate": "0.5"}, "rate must be a number, got '0.5'"),
+        ({"rate": True}, "rate must be a number, got True"),
+        ({"tokens": 0}, "tokens must be 1 or more, got 0"),
+        ({"tokens": 2.5}, "tokens must be a whole number, got 2.5"),
+        ({"threshold": 1.5}, r"threshold must be in \[0, 1\], got 1.5"),
+        ({"rate": 0.5, "tokens": 5}, "one budget at a time, got rate=0.5 and tokens=5"),
+        ({"protect": ["("]}, "protect takes regular expressions"),
+        ({"protect": "abc"}, r"write protect=\['abc'\]"),
+        ({"question": "Why?"}, "does not read questions"),
+    ],
+)
+def test_wrong_values_are_answered_with_advice(kw, advice):
+    with pytest.raises(InputError, match=advice):
+        RANDOM.compress("some text", **kw)
+
+
+@pytest.mark.parametrize("prompt", [None, 3, b"bytes", {"role": "user"}, ["text"], [{"content": "x"}]])
+def test_what_is_no_prompt_is_refused(prompt):
+    with pytest.raises(InputError):
+        RANDOM.compress(prompt)
+
+
+def test_a_list_of_texts_is_pointed_to_compress_many():
+    with pytest.raises(InputError, match="compress_many"):
+        RANDOM.compress(["one", "two"])
+    with pytest.raises(InputError, match="use compress"):
+        RANDOM.compress_many("one text")
+
+
+def test_protected_text_beyond_the_budget():
+    c = RANDOM.compress("keep this please and drop that", tokens=1, protect=["keep this please"])
+    assert not c.met
+    assert c.text == "keep this please"
+    with pytest.raises(BudgetError, match="3 tokens, more than the budget of 1"):
+        RANDOM.compress("keep this please and drop that", tokens=1, protect=["keep this please"], strict=True)
+
+
+def test_negation_stays_with_its_clause():
+    text = "The committee did not approve the plan, but it paid for the study."
+    for tokens in range(1, 14):
+        c = RANDOM.compress(text, tokens=tokens)
+        if any(w in c.text for w in ("committee", "approve", "plan")):
+            assert "not" in c.text
+
+
+def test_a_custom_counter_is_asked_for_the_rendered_output():
+    k = laconic.load(method="lead", counter=len)
+    c = k.compress("0123 4567 89", tokens=7)
+    assert (c.text, c.tokens_after, c.counter) == ("0123", 4, "len")
+
+
+def messages():
+    return [
+        {"role": "system", "content": "You are a careful assistant who never lies."},
+        {"role": "user", "content": "Here is a long report about the cats of the city and what they ate. " * 5},
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "function": {"arguments": '{"a": "b c d"}'}}]},
+        {"role": "tool", "tool_call_id": "1", "content": "The tool said many things that nobody asked for. " * 5},
+        {"role": "user", "content": [{"type": "text", "text": "What did the cats eat?"}, {"type": "image_url", "x": 1}]},
+    ]
+
+
+def test_messages_in_messages_out():
+    before = messages()
+    c = RANDOM.compress(before, rate=0.4)
+    assert before == messages()
+    after = c.messages
+    assert c.met and c.rate <= 0.4
+    for k in (0, 2, 4):
+        assert after[k] == before[k]
+    for k in (1, 3):
+        assert len(after[k]["content"]) < len(before[k]["content"])
+        assert {**after[k], "content": ""} == {**before[k], "content": ""}
+    assert c.tokens_after == sum(O200K(part.text) for part in c.parts)
+
+
+def test_roles_and_the_newest_turn_are_touched_only_when_asked():
+    c = RANDOM.compress(messages(), rate=0.2, roles=("system", "user"), newest=True)
+    after = c.messages
+    assert after[3] == messages()[3]
+    assert after[4]["content"][0]["text"] != "What did the cats eat?"
+    assert after[0]["content"] != messages()[0]["content"]
+
+
+def test_results_of_tools_in_the_newest_message_are_not_the_users_words():
+    block = {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "text", "text": "word " * 50}]}
+    chat = [{"role": "user", "content": "Do it."}, {"role": "user", "content": [block]}]
+    c = RANDOM.compress(chat, rate=0.5)
+    assert c.messages[0] == chat[0]
+    assert len(c.messages[1]["content"][0]["content"][0]["text"]) < 250
+    assert copy.deepcopy(chat)[1]["content"][0]["content"][0]["text"] == "word " * 50
+
+
+def test_messages_have_no_text_and_texts_no_messages():
+    with pytest.raises(InputError, match="read .messages"):
+        _ = RANDOM.compress(messages()).text
+    with pytest.raises(InputError, match="read .text"):
+        _ = RANDOM.compress("text").messages
+
+
+def test_one_budget_over_all_messages_lets_dense_ones_keep_more():
+    chat = [{"role": "user", "content": "x"}, {"role": "tool", "content": "a b c d e f g h"}]
+    assert RANDOM.compress(chat, tokens=3).met
+
+
+def test_scores_are_finite_or_nan():
+    values = TFIDF.compress("One two, three.\n\n", rate=0.5).parts[0].scores
+    assert np.isnan(values[-1]) and np.isfinite(values[:-1]).all()
