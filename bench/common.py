@@ -45,7 +45,7 @@ def quiet() -> None:
 
 
 def document(tokens: int, count: Callable[[str], int], source: Path | None = None) -> str:
-    """Prose of at least `tokens` tokens: a file, or the language reference that comes with Python.
+    """Prose of about `tokens` tokens: a file, or the language reference that comes with Python.
 
     Where the source is too short its paragraphs come again in another order.
     """

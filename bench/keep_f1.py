@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from laconic.choose import entries
+from laconic.choose import by_score, entries
 from laconic.distill.align import kept_units, units
 from laconic.scorers import scorer
 from laconic.segment import segment
@@ -55,9 +55,9 @@ def as_used(records: list[dict], method: str, model: str, truth: np.ndarray) -> 
     scores = scorer(method, model).score([p.tiling for p in parts])
     place = []
     for record, part, score in zip(records, parts, scores, strict=True):
-        none = np.zeros(len(part.tiling), bool)
-        entry, rank = entries(score.values, part, np.diff(part.tiling.bounds), none)
-        ordered = np.append(np.inf, np.minimum.accumulate(score.values[rank]))  # the score at which each cut-off is reached
+        rank = by_score(score.values, part)
+        entry = entries(rank, part, np.zeros(len(part.tiling), bool))
+        ordered = np.append(np.inf, score.values[rank])  # the score each cut-off stands for
         at = np.where(entry <= len(rank), ordered[np.minimum(entry, len(rank))], -np.inf)
         place.append(at[part.tiling.unit_at([s for s, _ in units(record["text"])])])
     return f1_at_rate(-np.nan_to_num(np.concatenate(place), nan=-1.0, posinf=2.0), truth)

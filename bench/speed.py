@@ -74,7 +74,8 @@ def _measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
     memory = {c: [fresh(__file__, **job)[0]["megabytes"]] for c, job in jobs.items()}
     lazy = dict.fromkeys(COLUMNS, imports["laconic"]) | {"llmlingua": imports["llmlingua"]}
     sizes = {k: made[k] for k in ("tokens", "short_tokens", "pieces")}
-    return {**sizes, "long": long, "short": short, "start": start, "import": lazy, "memory": memory}
+    times = {"long": long["seconds"], "short": short["seconds"], "kept": long["kept"]}
+    return {**sizes, **times, "start": start, "import": lazy, "memory": memory}
 
 
 def _prepare(name: str, tokens: int, source: str | None, work: str) -> dict[str, Any]:
@@ -88,18 +89,22 @@ def _prepare(name: str, tokens: int, source: str | None, work: str) -> dict[str,
     text = document(tokens, count, path)
     target = folder / "text.txt"
     target.write_text(text, encoding="utf-8")
-    pieces = len(Tokenizer.from_file(str(folder / "tokenizer.json")).encode(text))
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_truncation()
+    pieces = len(tokenizer.encode(text))
     sizes = {"tokens": count(text), "short_tokens": count(SHORT), "pieces": pieces}
     return {**sizes, "text": str(target), "folders": {k: str(v) for k, v in folders.items()}}
 
 
-def _turns(folders: dict[str, str], rounds: int, seconds: float, text: str | None = None) -> dict[str, list[float]]:
-    """Seconds of each system, in turns."""
+def _turns(folders: dict[str, str], rounds: int, seconds: float, text: str | None = None) -> dict[str, Any]:
+    """Seconds of each system, in turns, and the share of tokens each keeps."""
     content = Path(text).read_text(encoding="utf-8") if text else SHORT
     run = {column: system(_package(column), folder) for column, folder in folders.items()}
     for compress in run.values():
         compress(SHORT)
     found: dict[str, list[float]] = {column: [] for column in run}
+    kept: dict[str, float] = {}
+    count = counter()
     deadline = time.perf_counter() + seconds
     for turn in range(rounds):
         if turn >= 2 and time.perf_counter() > deadline:
@@ -107,9 +112,10 @@ def _turns(folders: dict[str, str], rounds: int, seconds: float, text: str | Non
         for column, compress in run.items():
             time.sleep(PAUSE)
             began = time.perf_counter()
-            compress(content)
+            output = compress(content)
             found[column].append(time.perf_counter() - began)
-    return found
+            kept[column] = count(output) / count(content)
+    return {"seconds": found, "kept": kept}
 
 
 def _once(column: str, folder: str, text: str | None = None) -> dict[str, float]:
@@ -140,7 +146,7 @@ def _report(found: dict[str, Any]) -> None:
         medians = {c: statistics.median(t) for c, t in r["long"].items()}
         by_median = ", ".join(f"{c} {medians['llmlingua'] / medians[c]:.2f}" for c in list(COLUMNS)[1:])
         print(f"{name}: {len(r['long']['llmlingua'])} turns, {r['pieces'] / r['tokens']:.2f} pieces a token; ", end="")
-        print(f"long text by medians: {by_median}")
+        print(f"long text by medians: {by_median}; kept: {', '.join(f'{c} {k:.3f}' for c, k in r['kept'].items())}")
     goals = [("MiniLM", "long", "fp32", 1.8), ("MiniLM", "short", "int8", 10), ("XLM-R-large", "long", "default", 90)]
     for name, what, column, goal in goals:
         if name in found:

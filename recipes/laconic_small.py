@@ -4,8 +4,9 @@
     python recipes/laconic_small.py --data ../shared/data/teacher --out build/laconic-small
 
 Writes a Hugging Face checkpoint to OUT/checkpoint, OUT/scores.json, and the model folder of the package to OUT/model
-(copy it to src/laconic/models/laconic-small). Seeded; killed at any moment, the same command goes on where the last saved
-step was. About 8 minutes an epoch on two idle cores (bf16), with these settings of the allocator, a third more without:
+(copy it to src/laconic/models/laconic-small). Seeded; killed at any moment, the same command goes on where the last
+saved step was. About 8 minutes an epoch on two idle cores (bf16) with these settings of the allocator,
+a third more without:
 
     export MALLOC_MMAP_THRESHOLD_=1000000000 MALLOC_TRIM_THRESHOLD_=10000000000 MALLOC_TOP_PAD_=500000000
 """
@@ -36,9 +37,10 @@ ABOUT = {
     "earnings calls (Earnings-21, CC BY-SA 4.0), technical podcasts (CC BY-SA 4.0), PubMedQA (MIT), PEPs (public "
     "domain), EIPs (CC0), Wikipedia passages (CC BY-SA), tau-bench (MIT), GSM8K train (MIT), BIG-Bench-Hard "
     "chain-of-thought prompts (MIT: do not report BBH for this model), arXiv abstracts (CC0), English novels 1840-1920 "
-    "(public domain), SWE-agent trajectories (MIT), housing statutes (Apache-2.0), schema-guided dialogues (CC BY-SA 4.0)",
-    "limits": "English. Does not read a question. Trained to keep about 58 %; below 30 % it keeps names, numbers and key "
-    "words rather than sentences.",
+    "(public domain), SWE-agent trajectories (MIT), housing statutes (Apache-2.0), schema-guided dialogues "
+    "(CC BY-SA 4.0)",
+    "limits": "English. Does not read a question. Trained to keep about 58 %; below 30 % it keeps names, numbers and "
+    "key words rather than sentences.",
 }
 
 
@@ -174,7 +176,7 @@ def main() -> None:
     model.save_pretrained(args.out / "checkpoint")
     tokenizer.save_pretrained(args.out / "checkpoint")
     scores = {"train": len(train), "dev": len(dev), "epochs": args.epochs, "lr": args.lr, "batch": args.batch}
-    scores |= {"seed": args.seed, "keep_f1_dev": history[-1]["keep_f1"]}
+    scores |= {"seed": args.seed, "keep_f1_dev_fp32": history[-1]["keep_f1"]}
     (args.out / "scores.json").write_text(json.dumps({**scores, "history": history}, indent=2))
     folder = export(args.out / "checkpoint", args.out / "model")
     Manifest.read(folder).replace(**ABOUT, scores=scores).write(folder)

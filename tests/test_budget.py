@@ -10,14 +10,16 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from texts import texts
 
 from laconic.budget import Budget, counter
 from laconic.choose import largest_cutoff
 from laconic.errors import InputError
+from texts import texts
 
 
-@pytest.mark.parametrize(("rate", "before", "limit"), [(0.29, 100, 29), (0.1, 30, 3), (0.7, 10, 7), (0.5, 1, 0), (1, 7, 7)])
+@pytest.mark.parametrize(
+    ("rate", "before", "limit"), [(0.29, 100, 29), (0.1, 30, 3), (0.7, 10, 7), (0.5, 1, 0), (1, 7, 7)]
+)
 def test_rate_is_floored_in_decimals_not_in_binary(rate, before, limit):
     assert Budget(rate=rate).limit(before) == limit
 

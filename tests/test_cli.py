@@ -11,7 +11,9 @@ import pytest
 
 from laconic.cli import main
 
-TEXT = "The committee met on Tuesday, 14 January 2025, and did not approve the budget of $1,200.50.\r\nIt will meet again."
+TEXT = (
+    "The committee met on Tuesday, 14 January 2025, and did not approve the budget of $1,200.50.\r\nIt will meet again."
+)
 
 
 @pytest.fixture
@@ -134,7 +136,9 @@ def test_nothing_to_do_without_a_command(capfdbinary):
 
 
 def test_importing_laconic_is_light_and_quiet():
-    code = "import sys, laconic; print([m for m in ('torch', 'transformers', 'onnxruntime', 'numpy') if m in sys.modules])"
+    code = (
+        "import sys, laconic; print([m for m in ('torch', 'transformers', 'onnxruntime', 'numpy') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
     assert done.stderr == ""

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from texts import texts
 
 import laconic
 from laconic.budget import counter
 from laconic.errors import BudgetError, InputError
+from texts import texts
 
 RANDOM = laconic.load(method="random")
 TFIDF = laconic.load(method="tfidf", counter="words")
@@ -123,7 +123,7 @@ def _marks(text):
         "🇩🇪" * 5_000,
         "not " * 10_000,
     ],
-    ids=lambda t: f"{ascii(t[:3])}x{len(t)}",
+    ids=lambda t: f"{t[:3]!a}x{len(t)}",
 )
 @pytest.mark.parametrize("kw", [{"rate": 0.5}, {"tokens": 1}, {"threshold": 0.5}], ids=str)
 def test_any_string_gives_a_result(text, kw):
@@ -202,9 +202,16 @@ def messages():
     return [
         {"role": "system", "content": "You are a careful assistant who never lies."},
         {"role": "user", "content": "Here is a long report about the cats of the city and what they ate. " * 5},
-        {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "function": {"arguments": '{"a": "b c d"}'}}]},
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"id": "1", "function": {"arguments": '{"a": "b c d"}'}}],
+        },
         {"role": "tool", "tool_call_id": "1", "content": "The tool said many things that nobody asked for. " * 5},
-        {"role": "user", "content": [{"type": "text", "text": "What did the cats eat?"}, {"type": "image_url", "x": 1}]},
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": "What did the cats eat?"}, {"type": "image_url", "x": 1}],
+        },
     ]
 
 

@@ -45,8 +45,6 @@ class ByLength:
 class EvenOdd:
     """An encoder without a model: P(keep) depends on the token id."""
 
-    batchable = True
-
     def logits(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
         return np.stack([np.zeros(ids.shape), np.sin(ids * 7.0)], -1).astype(np.float32)
 

@@ -96,7 +96,6 @@ class TorchEncoder:
 
     model: Any
     length: int = 0
-    batchable: bool = True
 
     def logits(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
         pad = max(self.length - ids.shape[1], 0)

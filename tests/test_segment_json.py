@@ -75,7 +75,21 @@ def test_json_lines_parse_line_by_line(rows: list[Any], seed: int) -> None:
 
 def test_duplicate_keys_and_empty_containers() -> None:
     seg = segment('{"a": 1, "a": {}, "b": [ ], "a": [[], 2]}')
-    assert list(seg.tiling) == ["{", '"a": 1', ",", ' "a": {}', ",", ' "b": [ ]', ",", ' "a": [', "[]", ",", " 2", "]", "}"]
+    assert list(seg.tiling) == [
+        "{",
+        '"a": 1',
+        ",",
+        ' "a": {}',
+        ",",
+        ' "b": [ ]',
+        ",",
+        ' "a": [',
+        "[]",
+        ",",
+        " 2",
+        "]",
+        "}",
+    ]
     assert seg.pinned.tolist() == [True] + [False] * 11 + [True]
 
 
@@ -116,6 +130,8 @@ def test_what_only_looks_like_json_is_prose() -> None:
         assert not segment(text).pinned.any()
 
 
-@pytest.mark.parametrize("text", ['{"a":' * 50_000, '[{"' * 100_000, "[[\n" * 100_000, '{"a": 1}\n' * 50_000], ids=range(4))
+@pytest.mark.parametrize(
+    "text", ['{"a":' * 50_000, '[{"' * 100_000, "[[\n" * 100_000, '{"a": 1}\n' * 50_000], ids=range(4)
+)
 def test_hostile_json_takes_no_time(text: str) -> None:
     assert "".join(segment(text).tiling) == text

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from texts import texts
 
 from laconic.segment import words
 from laconic.text import Tiling, cut, join, mend, pool
+from texts import texts
 
 
 def kept(text: str, *units: str) -> str:
@@ -26,7 +28,7 @@ def test_spans_are_sorted_disjoint_and_do_not_touch(text, data):
     keep = np.array(data.draw(st.lists(st.booleans(), min_size=len(tiling), max_size=len(tiling))), bool)
     spans = mend(tiling, keep)
     flat = spans.ravel().tolist()
-    assert all(a < b for a, b in zip(flat, flat[1:], strict=False))
+    assert all(a < b for a, b in pairwise(flat))
     assert not flat or (flat[0] >= 0 and flat[-1] <= len(text))
 
 
@@ -38,12 +40,12 @@ def test_a_line_break_between_kept_units_stays_and_words_never_fuse(text, data):
     out = mend(tiling, keep).tolist()
     cores = tiling.edges.core
     picked = np.flatnonzero(keep & (cores < tiling.bounds[1:]))
-    for a, b in zip(picked.tolist(), picked.tolist()[1:], strict=False):
+    for a, b in pairwise(picked.tolist()):
         end, start = int(tiling.bounds[a + 1]), int(cores[b])
         between = text[end:start]
         rendered = "".join(text[max(s, end) : min(e, start)] for s, e in out if s < start and e > end)
         if "\n" in between:
-            assert any(c in rendered for c in "\n\u2028\v")
+            assert any(c in rendered for c in "\n\r\v\f\x85\u2028\u2029")
         if text[end - 1].isascii() and text[start].isascii() and text[end - 1].isalnum() and text[start].isalnum():
             assert not any(c.isspace() for c in between) or any(c.isspace() for c in rendered)
 

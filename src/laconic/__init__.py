@@ -36,7 +36,11 @@ _loaded: dict[str, Compressor] = {}
 
 
 def load(
-    model: str | Path = DEFAULT_MODEL, *, method: str = "llmlingua2", counter: Any = "o200k_base", structure: bool = True
+    model: str | Path = DEFAULT_MODEL,
+    *,
+    method: str = "llmlingua2",
+    counter: Any = "o200k_base",
+    structure: bool = True,
 ) -> Compressor:
     """A compressor: a model by name, Hugging Face name or folder; a method; a counter; structure rules on or off.
 
@@ -52,6 +56,7 @@ def load(
 def compress(prompt: str | Messages, **options: Any) -> Compression:
     """Compress with the default model, which is loaded once; `options` are those of `Compressor.compress`.
 
+    >>> import laconic
     >>> laconic.compress("A text that is short already.", rate=1).text
     'A text that is short already.'
     """

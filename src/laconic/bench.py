@@ -15,11 +15,12 @@ from laconic.compressor import Compressor
 from laconic.hub import load_folder
 from laconic.scorers.classifier import Classifier
 
-_PASSAGE = """The harbour committee met on Tuesday to discuss the repair of the northern pier, which had been closed since \
-the storm of 14 January. Ms. Okafor reported that the engineers had found 23 damaged piles, not 11 as first thought, and \
-that the cost would therefore rise from $1.2 million to about $1.9 million. Several members asked whether the ferry could \
-use the southern berth in the meantime. The harbour master did not think so, because the water there is only 3.5 metres \
-deep at low tide. It was agreed that the pier would reopen in two stages, the first before the end of June.
+_PASSAGE = """\
+The harbour committee met on Tuesday to discuss the repair of the northern pier, which had been closed since the storm
+of 14 January. Ms. Okafor reported that the engineers had found 23 damaged piles, not 11 as first thought, and that the
+cost would therefore rise from $1.2 million to about $1.9 million. Several members asked whether the ferry could use the
+southern berth in the meantime. The harbour master did not think so, because the water there is only 3.5 metres deep at
+low tide. It was agreed that the pier would reopen in two stages, the first before the end of June.
 """
 _LONG = 20_000  # tokens, about
 
@@ -46,8 +47,6 @@ def report(model: str, text: str | None = None) -> Iterator[str]:
 
 class _Nothing:
     """An encoder that takes no time."""
-
-    batchable = True
 
     def logits(self, ids: Any, mask: Any) -> Any:
         return np.random.default_rng(0).standard_normal((*ids.shape, 2), dtype=np.float32)

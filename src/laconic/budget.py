@@ -9,21 +9,12 @@ from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
 
 from laconic.errors import InputError
 
 DEFAULT_RATE = 0.5
 DEFAULT_COUNTER = "o200k_base"
 _SURROGATES = re.compile("[\ud800-\udfff]")
-
-
-class Counter(Protocol):
-    """Counts tokens as the target model would."""
-
-    name: str
-
-    def __call__(self, text: str) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -75,11 +66,14 @@ def _hint(rate: float) -> str:
 
 
 @dataclass(frozen=True)
-class _Function:
+class Counter:
+    """Counts tokens as the target model would."""
+
     name: str
     function: Callable[[str], int]
 
     def __call__(self, text: str) -> int:
+        """Tokens of a text; any str."""
         if not text.isascii():  # lone surrogates cannot be sent to any model: counted as U+FFFD
             text = _SURROGATES.sub("\ufffd", text)
         return self.function(text)
@@ -94,23 +88,23 @@ def counter(name: str | Path | Counter | Callable[[str], int] = DEFAULT_COUNTER)
     if not isinstance(name, (str, Path)):
         if not callable(name):
             raise InputError(f"a counter is a name, a path or a function from str to int, got {name!r}")
-        return _Function(getattr(name, "name", getattr(name, "__name__", "custom")), name)
+        return name if isinstance(name, Counter) else Counter(getattr(name, "__name__", "custom"), name)
     return _named(str(name))
 
 
 @lru_cache(maxsize=8)
 def _named(name: str) -> Counter:
     if name in ("o200k_base", "cl100k_base"):
-        return _Function(name, _openai(name))
+        return Counter(name, _openai(name))
     if name == "words":
-        return _Function(name, lambda text: len(text.split()))
+        return Counter(name, lambda text: len(text.split()))
     path = Path(name)
     file = path / "tokenizer.json" if path.is_dir() else path
     if not file.is_file():
         raise InputError(
             f"no counter {name!r}; pass o200k_base, cl100k_base, words, or the path of a tokenizer.json or its folder"
         )
-    return _Function(name, _hugging_face(file))
+    return Counter(name, _hugging_face(file))
 
 
 def _openai(name: str) -> Callable[[str], int]:

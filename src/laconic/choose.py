@@ -15,45 +15,48 @@ import numpy as np
 from laconic.segment import Rules
 from laconic.text import Bools, Floats, Ints
 
-
 _LINE = 40  # characters: a unit up to this size never waits
 
 
-def entries(scores: Floats, rules: Rules, sizes: Ints, protected: Bools) -> tuple[Ints, Ints]:
-    """The entry of every unit, int64[n], and the units in the order they enter, int64[r].
-
-    Best score first, ties to the earlier unit, NaN last; a large unit waits (`_large_ones_wait`, `sizes` in
-    characters). Protected and pinned units enter at 0. Marks have no place of their own: they enter with the first unit
-    that needs them (`r + 1`, so never, where none does).
-    """
+def by_score(scores: Floats, rules: Rules) -> Ints:
+    """The units, best score first: int64[r]. Ties go to the earlier unit, NaN is last, marks have no place."""
     rank = np.argsort(-scores, kind="stable")  # NaN sorts last
-    rank = rank[~rules.mark[rank]]
-    if len(rank) and (sizes > _LINE).any():
-        rank = _large_ones_wait(rank, _with_needs(sizes, rules.needs))
-    entry = np.full(len(scores), len(rank) + 1, np.int64)
+    return rank[~rules.mark[rank]]
+
+
+def entries(rank: Ints, rules: Rules, protected: Bools) -> Ints:
+    """The entry of every unit when they join in the order `rank`: int64[n].
+
+    Protected and pinned units enter at 0. A mark enters with the first unit that needs it, at `len(rank) + 1` (so
+    never) where none does.
+    """
+    entry = np.full(len(rules.mark), len(rank) + 1, np.int64)
     entry[rank] = np.arange(1, len(rank) + 1)
     entry[protected | rules.pinned] = 0
     if len(rules.needs):
         _with_what_they_need(entry, rules.needs)
     if len(rules.commas):
         _commas(entry, rules.commas)
-    return entry, rank
+    return entry
 
 
 def _with_needs(sizes: Ints, needs: Ints) -> Ints:
     """What each unit costs with the units it needs at once, in characters."""
-    cost = sizes.copy()
+    cost: Ints = sizes.copy()
     if len(needs):
         np.add.at(cost, needs[:, 0], sizes[needs[:, 1]])
     return cost
 
 
-def _large_ones_wait(rank: Ints, cost: Ints) -> Ints:
-    """The order, in which a unit of more than `_LINE` characters enters only when as much is in already.
+def large_ones_wait(rank: Ints, rules: Rules, sizes: Ints) -> Ints:
+    """The order, changed so that a unit of more than `_LINE` characters joins only when as much is in already.
 
-    Otherwise one long line of code with the best score would leave a small budget empty. So the next unit never costs
+    `sizes`: int64[n], characters. Otherwise one long line of code with the best score would leave a small budget empty. So the next unit never costs
     more than what is kept, and a budget is at least half filled, while smaller budgets still keep subsets.
     """
+    if not (sizes > _LINE).any():
+        return rank
+    cost = _with_needs(sizes, rules.needs)
     order: list[int] = []
     waiting: list[tuple[int, int, int]] = []  # (cost, place, unit), the cheapest first
     total = 0

@@ -209,7 +209,13 @@ def _models(args: argparse.Namespace) -> int:
     from laconic.hub import models
 
     for row in models():
-        print(row)
+        if "problem" in row:
+            print(f"{row['name']}: {row['problem']}")
+            continue
+        languages = ", ".join(row["languages"]) or "any language"
+        reads = "reads questions" if row["question"] else "does not read questions"
+        print(f"{row['name']}  {row['bytes'] / 1e6:.0f} MB, {languages}, windows of {row['window']} tokens, {reads}")
+        print(f"  limits: {row['limits']}\n  data: {row['data']}\n  licence: {row['licence']}\n  folder: {row['path']}")
     return 0
 
 

@@ -11,7 +11,7 @@ from itertools import islice
 import numpy as np
 
 from laconic.budget import Budget, Counter
-from laconic.choose import entries, largest_cutoff
+from laconic.choose import by_score, entries, large_ones_wait, largest_cutoff
 from laconic.errors import BudgetError, InputError
 from laconic.prompt import ROLES, Messages, Prompt, read
 from laconic.result import Compression, KeptPart, whole
@@ -161,10 +161,13 @@ class _Job:
     def _choose(self, scores: Sequence[Scores]) -> tuple[tuple[KeptPart, ...], bool, int]:
         """(parts, is the budget kept, tokens after)."""
         rules = Rules.joined(self.open)
-        sizes = np.concatenate([np.zeros(0, np.int64), *(np.diff(s.tiling.bounds) for s in self.open)])
         values = np.concatenate([np.zeros(0, np.float32), *(s.values for s in scores)])
         protected = np.concatenate([np.zeros(0, bool), *(_touched(s, self.options.protect) for s in self.open)])
-        entry, rank = entries(values, rules, sizes, protected)
+        rank = by_score(values, rules)
+        if self.limit is not None:
+            sizes = np.concatenate([np.zeros(0, np.int64), *(np.diff(s.tiling.bounds) for s in self.open)])
+            rank = large_ones_wait(rank, rules, sizes)
+        entry = entries(rank, rules, protected)
         fixed = sum(n for n, part in zip(self.before, self.prompt.parts, strict=True) if part.fixed)
         splits = np.cumsum([len(s.tiling) for s in self.open])[:-1]
 

@@ -45,7 +45,7 @@ _LARGEST_FILE = 2**31 - 2**20  # protobuf's limit, and room for the graph
 def export(folder: str | os.PathLike[str], out: str | os.PathLike[str], *, int8: bool = True) -> Path:
     """Write a checkpoint (config.json, *.safetensors, tokenizer) to the folder `out` as a model; returns `out`.
 
-    `out` gets model.int8.onnx (`int8=False`: model.onnx), tokenizer.json and laconic.json. Pickled weights are refused
+    `out` gets model.int8.onnx (`int8=False`: model.onnx), tokenizer.json, config.json and laconic.json. Pickled weights are refused
     and no code from the folder is run. The graph is compared with PyTorch on a padded batch before anything is written.
     """
     source, target = Path(folder), Path(out)
@@ -60,6 +60,7 @@ def export(folder: str | os.PathLike[str], out: str | os.PathLike[str], *, int8:
         name = "model.int8.onnx" if int8 else "model.onnx"
         _save(quantize(_load(graph)) if int8 else _load(graph), done / name)
         write_tokenizer(source, done / "tokenizer.json")
+        shutil.copyfile(source / "config.json", done / "config.json")
         files = {p.name: sha256(p) for p in sorted(done.iterdir())}
         for file in files:
             os.replace(done / file, target / file)

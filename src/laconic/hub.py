@@ -137,11 +137,14 @@ class Model:
     encoder: Encoder
 
 
-def load_folder(name: str | os.PathLike[str], threads: int | None = None) -> Model:
-    """The model of a name, a folder, or a Hugging Face name (`org/name`), which is fetched if it is not at hand."""
+def load_folder(name: str | os.PathLike[str], threads: int | None = None, *, int8: bool = True) -> Model:
+    """The model of a name, a folder, or a Hugging Face name (`org/name`), which is fetched if it is not at hand.
+
+    A checkpoint without a graph is converted when it is first loaded, to int8 or, `int8=False`, to fp32.
+    """
     from laconic.backends.ort import OrtEncoder
 
-    folder, manifest = _resolve(name)
+    folder, manifest = _resolve(name, int8)
     tokenizer = _tokenizer(folder)
     encoder = OrtEncoder(folder / manifest.model, threads)
     _try_out(folder, encoder)
@@ -178,7 +181,7 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _resolve(name: str | os.PathLike[str]) -> tuple[Path, Manifest]:
+def _resolve(name: str | os.PathLike[str], int8: bool) -> tuple[Path, Manifest]:
     """A folder that can be run, and its manifest."""
     if isinstance(name, str) and name in names():
         folder = _named(name)
@@ -190,10 +193,10 @@ def _resolve(name: str | os.PathLike[str]) -> tuple[Path, Manifest]:
         close = difflib.get_close_matches(str(name), names(), 1)
         hint = f"did you mean {close[0]!r}?" if close else _WHERE
         raise ModelError(f"no model {str(name)!r}: {hint} (known: {', '.join(names())})")
-    return _open(folder)
+    return _open(folder, int8)
 
 
-def _open(folder: Path) -> tuple[Path, Manifest]:
+def _open(folder: Path, int8: bool) -> tuple[Path, Manifest]:
     if not folder.is_dir():
         raise ModelError(f"{folder} is a file; pass the folder that holds it")
     if (folder / MANIFEST).exists():
@@ -206,24 +209,24 @@ def _open(folder: Path) -> tuple[Path, Manifest]:
     graph = next((g for g in _GRAPHS if (folder / g).exists()), None)
     if graph and (folder / "tokenizer.json").exists():
         return folder, manifest.replace(model=graph)
-    return _exported(folder)
+    return _exported(folder, int8)
 
 
-def _exported(folder: Path) -> tuple[Path, Manifest]:
+def _exported(folder: Path, int8: bool) -> tuple[Path, Manifest]:
     """The folder converted, once: the cache is keyed by content, and an entry appears whole or not at all."""
     from laconic.export import check_weights, export
 
     check_weights(folder)
-    cached = _cache() / "exported" / _fingerprint(folder)
+    cached = _cache() / "exported" / f"{_fingerprint(folder)}-{'int8' if int8 else 'fp32'}"
     if not (cached / MANIFEST).exists():
         try:
             cached.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=cached.parent, prefix=".new-") as scratch:
-                os.replace(export(folder, Path(scratch, "model")), cached)
+                os.replace(export(folder, Path(scratch, "model"), int8=int8), cached)
         except OSError as error:
             if not (cached / MANIFEST).exists():  # else another process was first, with the same bytes
                 raise ModelError(f"{cached} cannot be written ({first_line(error)}); set LACONIC_CACHE") from error
-    return _open(cached)
+    return _open(cached, int8)
 
 
 def _cache() -> Path:

@@ -280,7 +280,7 @@ class LegacyCompressor:
         self.encoder = encoder
         self.count = count
         self.special = frozenset(_specials(tokenizer) if special_tokens is None else special_tokens)
-        self.batch = batch if encoder.batchable else 1
+        self.batch = batch
         self.max_force_tokens = max_force_tokens
         self._unknown = _unknown_id(tokenizer, self.family)
 

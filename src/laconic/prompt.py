@@ -50,12 +50,7 @@ def read(prompt: str | Messages, roles: Collection[str] = ROLES, newest: bool = 
     """
     if isinstance(prompt, str):
         return Prompt((Part(prompt),))
-    if not isinstance(prompt, Sequence) or isinstance(prompt, (bytes, bytearray)):
-        raise InputError(f"a prompt is a str or a list of chat messages, got {type(prompt).__name__}")
-    for k, message in enumerate(prompt):
-        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
-            hint = "; for a list of texts use compress_many" if isinstance(message, str) else ""
-            raise InputError(f"message {k} must be a mapping with a role, got {type(message).__name__}{hint}")
+    _check(prompt)
     found = [(k, role, path, text) for k, m in enumerate(prompt) for role, path, text in _texts(k, m)]
     users = [k for k, role, _, _ in found if role == "user"]
     last = users[-1] if users else -1
@@ -64,6 +59,15 @@ def read(prompt: str | Messages, roles: Collection[str] = ROLES, newest: bool = 
         for k, role, path, text in found
     ]
     return Prompt(tuple(parts), prompt)
+
+
+def _check(prompt: Any) -> None:
+    if not isinstance(prompt, Sequence) or isinstance(prompt, (bytes, bytearray)):
+        raise InputError(f"a prompt is a str or a list of chat messages, got {type(prompt).__name__}")
+    for k, message in enumerate(prompt):
+        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+            hint = "; for a list of texts use compress_many" if isinstance(message, str) else ""
+            raise InputError(f"message {k} must be a mapping with a role, got {type(message).__name__}{hint}")
 
 
 def _texts(k: int, message: Mapping[str, Any]) -> list[tuple[str, tuple[int | str, ...], str]]:

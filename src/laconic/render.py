@@ -76,7 +76,8 @@ hr {{ border: 0; border-top: 1px dashed var(--dim); }}
 <header>
 <p><strong>{stats}</strong></p>
 <p><mark class="a1">kept</mark>, <mark class="a4">kept, sure</mark>, <del>dropped</del>
-<label><input type="checkbox" onchange="document.querySelector('main').classList.toggle('short')"> hide what was dropped</label></p>
+<label><input type="checkbox" onchange="document.querySelector('main').classList.toggle('short')">
+hide what was dropped</label></p>
 </header>
 <main>{body}</main>
 </html>

@@ -106,8 +106,10 @@ class Compression:
 
     def stats(self) -> str:
         """One line: `1,204 → 481 tokens (kept 40 %), laconic-small, 0.09 s`."""
-        line = f"{self.tokens_before:,} → {self.tokens_after:,} tokens (kept {self.rate:.0%}".replace("%", " %)")
-        name = self.model if self.method == "llmlingua2" else f"{self.model} ({self.method})" if self.model else self.method
+        line = f"{self.tokens_before:,} → {self.tokens_after:,} tokens (kept {100 * self.rate:.0f} %)"
+        name = self.model or self.method
+        if self.model and self.method != "llmlingua2":  # a part of the text was scored another way
+            name += f" ({self.method})"
         unmet = "" if self.met else ", budget not met: protected text alone exceeds it"
         return f"{line}, {name}, {self.seconds:.2f} s{unmet}"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +30,7 @@ class Tiling:
 
     >>> from laconic.segment import words
     >>> list(words("It cost $3.75."))
-    ['It', ' cost', ' $', '3.75', '.']
+    ['It', ' cost', ' $3.75', '.']
     """
 
     text: str
@@ -51,7 +52,7 @@ class Tiling:
 
     def __iter__(self) -> Iterator[str]:
         edges = self.bounds.tolist()
-        return (self.text[s:e] for s, e in zip(edges, edges[1:], strict=False))
+        return (self.text[s:e] for s, e in pairwise(edges))
 
     def unit_at(self, positions: npt.ArrayLike) -> Ints:
         """The unit that holds each code point position: int64, the shape of `positions`."""

@@ -12,11 +12,7 @@ Logits = npt.NDArray[np.float32]
 
 
 class Encoder(Protocol):
-    """A token classifier."""
-
-    @property
-    def batchable(self) -> bool:
-        """True when the other rows of a batch do not change a row beyond float error."""
+    """A token classifier. The other rows of a batch do not change a row beyond float error."""
 
     def logits(self, ids: Ids, mask: Ids) -> Logits:
         """One score per class: ids, mask int64[B, T] (mask 1 = token, 0 = padding) to float32[B, T, C].

@@ -34,8 +34,6 @@ class OrtEncoder:
     between the cores (bench/int8.py).
     """
 
-    batchable = True
-
     def __init__(self, path: str | os.PathLike[str], threads: int | None = None) -> None:
         """`threads`: rows at a time (default: the CPUs this process may use)."""
         if threads is not None and threads < 1:

@@ -51,16 +51,15 @@ def kept_units(original: Sequence[str], compressed: Sequence[str]) -> npt.NDArra
         before = np.maximum(best[i - 1, j - 1], np.where(ends[i - 1, j - 1] >= 0, ends[i - 1, j - 1] + 1, 0))
         ends[i, j] = np.where(same, before + pair, -1)
         best[i, j] = np.maximum(np.maximum(best[i - 1, j], best[i, j - 1]), ends[i, j])
-    i, j = n, m
-    paired = False  # the pair (i+1, j+1) was taken and earned the adjacency with (i, j)
-    while i and j:
-        if paired or best[i, j] == ends[i, j]:
-            keep[i - 1] = True
-            previous = ends[i - 1, j - 1]
-            paired = previous >= 0 and previous + 1 >= best[i - 1, j - 1]
-            i, j = i - 1, j - 1
-        elif best[i, j] == best[i - 1, j]:
-            i -= 1
+    row, column = n, m
+    paired = False  # the pair after this one was taken, and earned its adjacency with this one
+    while row and column:
+        if paired or best[row, column] == ends[row, column]:
+            row, column = row - 1, column - 1
+            keep[row] = True
+            paired = bool(0 <= ends[row, column] >= best[row, column] - 1)
+        elif best[row, column] == best[row - 1, column]:
+            row -= 1
         else:
-            j -= 1
+            column -= 1
     return keep

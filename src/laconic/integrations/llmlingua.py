@@ -179,7 +179,7 @@ class PromptCompressor:
     def _folder(self) -> Model:
         from laconic.hub import load_folder
 
-        return load_folder(self.model_name)
+        return load_folder(self.model_name, int8=not self.legacy)  # equal decisions need equal weights
 
     @cached_property
     def _legacy(self) -> LegacyCompressor:

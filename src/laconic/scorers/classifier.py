@@ -90,7 +90,7 @@ class Classifier:
             for (start, _), encoding in zip(block, encodings, strict=True):
                 ids = np.array(encoding.ids, np.int64)
                 offsets = np.array(encoding.offsets, np.int64).reshape(-1, 2) + start
-                while len(ids) > room and full or len(ids) > self._room:
+                while len(ids) > (room if full else self._room):
                     if not full:
                         full = [(ids[: self._room], offsets[: self._room, 0], offsets[: self._room, 1])]
                         ids, offsets = ids[self._room :], offsets[self._room :]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 import numpy as np
+import numpy.typing as npt
 
 from laconic.text import Bools, Ints, Tiling
 
@@ -23,7 +24,6 @@ def foreign_sentences(tiling: Tiling, bounds: Ints, languages: Collection[str]) 
         return np.zeros(len(bounds) - 1, bool)
     codes = np.frombuffer(tiling.text.encode("utf-32-le", "surrogatepass"), np.uint32)
     blank = (codes <= 0x20) | (codes == 0xA0) | (codes == 0x3000)
-    latin = codes < 0x250
     edges = tiling.bounds[bounds]
     size = np.maximum(np.diff(edges) - _inside(blank, edges), 1)
     unspaced = ((codes >= 0x2E80) & (codes < 0xAC00)) | ((codes >= 0x0E00) & (codes < 0x1100))
@@ -31,14 +31,21 @@ def foreign_sentences(tiling: Tiling, bounds: Ints, languages: Collection[str]) 
     foreign = _inside(_long_runs(broken), edges) > 0.5 * size
     foreign |= (np.diff(edges) >= _DENSE) & (_inside(broken, edges) < _BLANKS * np.diff(edges))
     if set(languages) == {"en"}:
-        foreign |= _inside(_letters(codes, latin), edges) > 0.5 * size
+        foreign |= _inside(_other_letters(codes), edges) > 0.5 * size
     return foreign
 
 
-def _letters(codes: np.ndarray, latin: Bools) -> Bools:  # type: ignore[type-arg]
-    """Characters of other scripts: beyond Latin, general punctuation, symbols and emoji."""
-    symbols = ((codes >= 0x2000) & (codes < 0x2E00)) | (codes >= 0x1F000) & (codes < 0x1FB00) | (codes >= 0xFE00) & (codes < 0xFE10)
-    return ~latin & ~symbols & ~((codes >= 0x1E00) & (codes < 0x1F00)) & ~((codes >= 0xD800) & (codes < 0xF900))
+# Beyond Latin (0 to 0x24F) these are no letters of another script: Latin again, punctuation and symbols, surrogates and
+# private use, variation selectors, emoji.
+_NOT_OTHER = ((0, 0x250), (0x1E00, 0x1F00), (0x2000, 0x2E00), (0xD800, 0xF900), (0xFE00, 0xFE10), (0x1F000, 0x1FB00))
+
+
+def _other_letters(codes: npt.NDArray[np.uint32]) -> Bools:
+    """Characters of other scripts than Latin."""
+    other = np.ones(len(codes), bool)
+    for low, high in _NOT_OTHER:
+        other &= (codes < low) | (codes >= high)
+    return other
 
 
 def _long_runs(broken: Bools) -> Bools:

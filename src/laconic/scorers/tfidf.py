@@ -9,15 +9,18 @@ unit is one character and says little, so there whole sentences are ranked by th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 
 from laconic.score import Progress, Scores
 from laconic.segment import sentences
-from laconic.text import Floats, Ints, Tiling
+from laconic.text import Bools, Floats, Ints, Tiling
 
 _SENTENCE_SHARE = 0.3  # weight of the sentence's mean in a unit's score
 _SENTENCE_SHARE_UNSPACED = 0.9
+_NUMBER = 12  # a number counts as much as a word of so many characters
 _REPEATED = 0.5  # factor for a sentence that stood before, word for word
 
 
@@ -48,11 +51,14 @@ def surprisal_ranks(tiling: Tiling, bounds: Ints) -> Floats:
     pair = _information(strings + "\x00" + following)
     word = np.array([any(c.isalnum() for c in s) for s in strings])
     unspaced = (size == 1) & np.array([s > "\u0dff" for s in strings])  # one character a unit: Han, Kana, Thai …
-    own = np.where(unspaced, (pair + np.append(pair[:1], pair[:-1])) / 2, single + np.log2(1 + size) / 2)
+    number = np.array([any(c.isdecimal() for c in s) for s in strings])  # a fact, however short
+    weight = np.log2(1 + np.where(number, _NUMBER, size)) / 2
+    own = np.where(unspaced, (pair + np.append(pair[:1], pair[:-1])) / 2, single + weight)
     own = np.where(word, own, own / 4)  # a mark of punctuation alone says little
     length = np.diff(bounds)
     mean = np.add.reduceat(own, bounds[:-1]) / length
-    texts = [tiling.text[s:e].strip() for s, e in zip(tiling.bounds[bounds[:-1]], tiling.bounds[bounds[1:]], strict=True)]
+    edges = tiling.bounds[bounds].tolist()
+    texts = [tiling.text[s:e].strip() for s, e in pairwise(edges)]
     mean = np.where(_stood_before(texts), mean * _REPEATED, mean)
     share = np.where(unspaced, _SENTENCE_SHARE_UNSPACED, _SENTENCE_SHARE)
     value = share * np.repeat(mean, length) + (1 - share) * own
@@ -62,7 +68,7 @@ def surprisal_ranks(tiling: Tiling, bounds: Ints) -> Floats:
     return ranks
 
 
-def _information(strings: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def _information(strings: npt.NDArray[np.object_]) -> npt.NDArray[np.float64]:
     """Bits of each string under the counts in `strings`: float64[n]."""
     counts: dict[str, int] = {}
     for s in strings:
@@ -70,6 +76,6 @@ def _information(strings: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
     return -np.log2(np.array([counts[s] for s in strings]) / len(strings))
 
 
-def _stood_before(texts: list[str]) -> np.ndarray:  # type: ignore[type-arg]
-    seen: set[str] = set()
-    return np.array([t in seen or bool(seen.add(t)) for t in texts])  # add returns None
+def _stood_before(texts: list[str]) -> Bools:
+    first: dict[str, int] = {}
+    return np.array([first.setdefault(text, k) < k for k, text in enumerate(texts)])

@@ -15,7 +15,7 @@
 | speaker label | `Name:` | the words of the turn need it | who said it |
 | log line | level, time stamp | words need the level | an error stays an error |
 | tag | whole | words need the element around; both ends go together | it stays balanced |
-| emphasis | marker | words need both markers | it stays balanced |
+| emphasis | marker, the opening one with its word | words need both | it stays balanced |
 | link | `[`, `](target)` | both or neither | it stays a link, or its text |
 | code span, `key=value` | whole | | a name and its value are one fact |
 """

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import regex
 
-# A verbose expression for a line that prose does not write; looked for on lines of at most 400 code points. Each
-# alternative is linear: a look-ahead for how the line ends, then one for what it holds.
+from laconic.segment.plan import Plan
+from laconic.segment.words import compiled
+
+DOCSTRING = 4000  # code points; a longer quotation is taken for one that was never closed
+
+# A verbose expression for a line that prose does not write. Each alternative is linear: a look-ahead for how the line
+# ends, then one for what it holds.
 CODE = r"""(?=[^\n]{1,400}+$)(?=[^\S\n]*+\S)[^\S\n]*+(?:
     (?:async\ +)?(?:def|fn|func|function)\ +[\w.*]+\ *[(<]
   | class\ +\w+\ *(?:[({:]|extends\b|implements\b)
-  | import\ +[\w.]++(?:\ +as\ +\w++)?(?:,\ *[\w.]++)*+\ *;?$ | from\ +[\w.]++\ +import\ +[\w(*] | import\ .{0,200}?\ from\ ["']
-  | (?:if|elif|while|for|with|switch|catch)\b(?=[^\n]*[:{]\ *$)(?=[^\n]*?(?:[=!<>]=|\w\(|\w\.\w|\w_\w|\[|\ in\ \w++:))
+  | import\ +[\w.]++(?:\ +as\ +\w++)?(?:,\ *[\w.]++)*+\ *;?$ | import\ [^\n]{0,200}?\ from\ ["']
+  | from\ +[\w.]++\ +import\ +[\w(*]
+  | (?:if|elif|while|for|with|switch|catch)\b(?=[^\n]*[:{]\ *$)
+      (?=[^\n]*?(?:[=!<>]=|\w\(|\w\.\w|\w_\w|\[|\ in\ \w++:))
   | (?:else|try|finally|do)\ *[:{]\ *$
   | return\ +[\w.]++\ *[(\[;.+*/]
   | \#\ *(?:include\ *["<]|define\ |ifdef\ |ifndef\ |endif\b|pragma\ ) | \#!/
@@ -20,45 +25,66 @@ CODE = r"""(?=[^\n]{1,400}+$)(?=[^\S\n]*+\S)[^\S\n]*+(?:
       |char|bool|double|float|auto|template|export|package|impl|pub|use)\b(?=[^\n]*[;{(=,]\ *$)
   | (?:const|let|var|int|char|float|double|bool)\ +[\w*]++\ *=
   | @[\w.]++(?:\([^\n]*\))?\ *$
-  | [\w.]++(?:\[[^\]\n]*+\])?(?:,\ *[\w.]++){0,4}+(?::\ *[\w.\[\],\ |]{1,40}?)?\ *(?:[-+*/|&%]|:|//)?=(?![=~])\ *[\w"'(\[{*&!.-]
+  | [\w.]++(?:\[[^\]\n]*+\])?(?:,\ *[\w.]++){0,4}+(?::\ *[\w.\[\],\ |]{1,40}?)?\ *(?:[-+*/|&%]|:|//)?=(?![=~])
+      \ *[\w"'(\[{*&!.-]
   | [\w.]++\([^\n]*\)\ *[;{:]?\ *$
   | (?=[^\n]*[)\]}"'\w];\ *$)(?=[^\n]*[=(])(?![^\n]*\w\ \w++\ \w++\ \w++\ )[\w*}(]
-  | >>>\ | \$\ +[a-z] | //(?!\w) | /\* | \*/ | r?\"\"\" | r?'''
+  | >>>\ | \$\ +[a-z] | //(?!\w) | /\* | \*/ | r?\"{3}(?!") | r?'{3}[^\s']
   | [\])}]++[;,:]?(?:\ *(?:else|catch|finally)\b[^\n]*)?\ *\{?\ *$ | \{\ *$
   )[^\n]*+$"""
 
+# What only continues code at its own indent.
+_STATEMENT = r"(?:#|//|\*|(?:raise|assert|del|yield|pass|break|continue|return|global|nonlocal|end|done|fi)\b)"
 
-@cache
-def _line() -> regex.Pattern[str]:
-    return regex.compile(CODE, regex.VERBOSE | regex.MULTILINE)
-
-
-@cache
-def _weak() -> regex.Pattern[str]:
-    """What continues a block: an indented line or a comment."""
-    return regex.compile(r"(?:[^\S\n]++\S|#|//|\*)[^\n]*+")
+# An indented line that is code: no five words in a row, and a mark that prose does not carry.
+_INDENTED = r"(?![^\n]*\w \w++ \w++ \w++ \w)(?=[^\n]*(?:\w[({\[]|\s[-+*/:]?=\s|[;{}]\s*$|->|::|\w_\w))"
 
 
-def code_block(text: str, start: int) -> int:
-    """Where the block of code that opens with the line at `start` ends; a quoted docstring is part of it."""
-    position = end = start
-    quoted = ""
-    while position < len(text):
-        stop = text.find("\n", position)
-        stop = len(text) if stop < 0 else stop
-        line = text[position:stop]
-        if quoted or _line().match(text, position) or _weak().match(text, position):
-            quoted = _quote(line, quoted)
-            end = stop
-        elif line.strip():
-            break
-        position = stop + 1
+def plan_code(plan: Plan, start: int, literal: bool = False) -> int:
+    """Plan the block of code that opens with the line at `start`, each line one unit; returns its end.
+
+    A `literal` block reaches as far as its indent; any other as far as its lines look like code.
+    """
+    end = _block_end(plan.text, start, literal)
+    code_lines(plan, start, end)
+    plan.claim(start, end)
     return end
 
 
-def _quote(line: str, quoted: str) -> str:
-    """The triple quote that is open after this line, or nothing."""
-    for mark in ('\"\"\"', "'''"):
+def code_lines(plan: Plan, start: int, end: int) -> None:
+    """Every line one unit."""
+    for line in compiled(r"\S[^\n]*+").finditer(plan.text, start, end):
+        plan.line(line.start(), line.start() + len(line.group().rstrip()))
+
+
+def looks_indented(text: str, start: int) -> bool:
+    """Is the indented line whose content begins at `start` code?"""
+    return bool(compiled(_INDENTED, regex.MULTILINE).match(text, start, start + 400))
+
+
+def _block_end(text: str, start: int, literal: bool) -> int:
+    lines = compiled(r"(?P<indent>[^\S\n]*+)(?P<core>[^\n]*+)(?:\n|\Z)")
+    strong, statement = compiled(CODE, regex.VERBOSE | regex.MULTILINE), compiled(_STATEMENT)
+    position = end = start
+    base, quoted, gap = -1, "", False
+    while position < len(text) and (line := lines.match(text, position)):
+        indent = len(line["indent"])
+        base = indent if base < 0 else base
+        if line["core"]:
+            deeper = indent > base or (indent == base > 0 and (literal or not gap))
+            if not (quoted or deeper or position == start):
+                if literal or not (strong.match(text, position) or (indent == base and statement.match(line["core"]))):
+                    break
+            end = line.end("core")
+            quoted = _quote(line["core"], quoted, text[end : end + DOCSTRING])
+        gap = not line["core"]
+        position = line.end()
+    return end
+
+
+def _quote(line: str, quoted: str, following: str) -> str:
+    """The triple quote that is open after this line, or nothing: a docstring is part of its block."""
+    for mark in ('"""', "'''"):
         if quoted in ("", mark) and line.count(mark) % 2:
-            return "" if quoted else mark
+            return mark if not quoted and mark in following else ""
     return quoted

@@ -2,46 +2,40 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import regex
 
 from laconic.segment.plan import Plan
+from laconic.segment.words import compiled
 
 
-@cache
-def _hunk() -> regex.Pattern[str]:
-    return regex.compile(r"@@ -\d++(?:,(?P<old>\d++))? \+\d++(?:,(?P<new>\d++))? @@[^\n]*+(?:\n|\Z)")
-
-
-@cache
-def _head() -> regex.Pattern[str]:
-    """The lines that name a file."""
-    return regex.compile(
-        r"(?:diff --git [^\n]*+\n(?:(?!@@ |diff --git |--- )[^\n]++(?:\n|\Z))*+)?(?:--- [^\n]*+\n\+\+\+ [^\n]*+(?:\n|\Z))?"
-    )
+STARTS = r"diff --git |--- [^\n]+\n\+\+\+ |@@ -\d"
+_HUNK = r"@@ -\d++(?:,(?P<old>\d++))? \+\d++(?:,(?P<new>\d++))? @@[^\n]*+(?:\n|\Z)"
+_HEADER = (
+    r"(?:diff --git [^\n]*+\n(?:(?!@@ |diff --git |--- )[^\n]++(?:\n|\Z))*+)?"
+    r"(?:--- [^\n]*+\n\+\+\+ [^\n]*+(?:\n|\Z))?"
+)
 
 
 def plan_diff(plan: Plan, start: int, limit: int) -> int:
     """Plan the diff that opens at `start`; returns where it ends. A unit here holds its own last line break."""
     text, position = plan.text, start
     while position < limit:
-        head = _head().match(text, position, limit)
         header = position
+        head = compiled(_HEADER).match(text, position, limit)
         if head and head.end() > position:
             position = head.end()
             plan.atom(header, position, mark=text.startswith("@@ ", position))
-        hunks = position
-        while hunk := _hunk().match(text, position, limit):
+        first = position
+        while hunk := compiled(_HUNK).match(text, position, limit):
             end = _hunk_end(text, hunk, limit)
             plan.atom(position, end)
-            if hunks > header:
+            if first > header:
                 plan.need(position, position + 1, header)
             position = end
         if position == header:
             break
-    plan.claim(start, max(position, start))
-    return max(position, text.find("\n", start) if position == start else position)
+    plan.claim(start, position)
+    return position
 
 
 def _hunk_end(text: str, hunk: regex.Match[str], limit: int) -> int:

@@ -13,7 +13,7 @@ from functools import cache
 import regex
 
 from laconic.segment.plan import Plan
-from laconic.segment.words import LONGEST, json_string, pieces
+from laconic.segment.words import LONGEST, json_opening, json_string, pieces
 from laconic.text import Span
 
 DEEPEST = 64  # levels
@@ -25,12 +25,6 @@ LONG_WIDE = 48  # or its length when it is not ASCII: Chinese has no blanks
 @cache
 def _tokens() -> regex.Pattern[str]:
     return regex.compile(r'"(?:[^"\\]++|\\.)*+"|[\[\]{}:,]|[^\s\[\]{}:,"]++', regex.DOTALL)
-
-
-@cache
-def _opening() -> regex.Pattern[str]:
-    """The quote, and what may not start a unit."""
-    return regex.compile(r'"(?:[\x85\u2028\u2029]|\\u[0-9A-Fa-f]{4}|\\.)*+(?:\s*+[\x85\u2028\u2029]\S*+)*+')
 
 
 def is_json(text: str) -> bool:
@@ -138,7 +132,7 @@ class _Scan:
     def _long(self, head: int, start: int, end: int) -> None:
         """A string by its words: each needs the head, and head and closing quote need each other."""
         plan, tail = self.plan, end - 1
-        opened = _opening().match(plan.text, start, tail)
+        opened = json_opening().match(plan.text, start, tail)
         assert opened, "a string opens with a quote"
         plan.atom(head, opened.end(), mark=True)
         stop = opened.end()

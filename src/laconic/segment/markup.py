@@ -8,21 +8,33 @@ from functools import cache
 import regex
 
 from laconic.segment.plan import Plan
+from laconic.segment.words import plain
 from laconic.text import Span
 
 
 @cache
 def _inline() -> regex.Pattern[str]:
+    """Every alternative opens with one of a few characters, is bounded, and stays within its line (a tag aside)."""
     return regex.compile(
-        r"""(?V1)
+        r"""(?V1)(?=[<`!\[*_])(?:
     (?P<tag></?(?P<name>[A-Za-z][\w:.-]{0,60}+)(?:\s[^<>]{0,2000}+)?/?>|<!--(?:[^-]|-(?!->)){0,2000}+-->)
-  | (?P<code>(?P<ticks>`{1,3}+)(?!`)[^`\n]{1,200}+(?P=ticks)(?!`))
-  | (?P<link>(?P<open>!?\[)(?P<text>[^\[\]\n]{0,300}+)(?P<target>\]\([^()\s]{0,1000}+(?:\([^()\s]{0,200}+\)[^()\s]{0,1000}+)?(?:\ "[^"\n]{0,200}+")?\)))
-  | (?P<strong>\*\*)(?=[^\s*])(?P<inner>[^*\n]{1,300}+)(?<=\S)\*\*
-  | (?<![\w*])(?P<light>\*)(?=[^\s*])(?P<inner>[^*\n]{1,300}+)(?<=\S)\*(?![\w*])
+  | (?P<ticks>`{1,3}+)[^`\n]{1,200}+(?P=ticks)(?!`)
+  | (?P<link>(?P<open>!?\[)[^\[\]\n]{0,300}+
+      (?P<target>\]\([^()\s]{0,1000}+(?:\([^()\s]{0,200}+\)[^()\s]{0,1000}+)?(?:\ "[^"\n]{0,200}+")?\)))
+  | \*\*(?=[^\s*])(?P<inner>[^*\n]{1,300}+)(?<=\S)\*\*
+  | (?<![\w*])\*(?=[^\s*])(?P<inner>[^*\n]{1,300}+)(?<=\S)\*(?![\w*])
   | (?<!\w)(?P<under>__?)(?=[^\s_])(?P<inner>[^_\n]{1,300}+)(?<=\S)(?P=under)(?!\w)
-  | (?P<pair>(?<![\w.-])[\w.-]{1,80}+=(?!=)(?:"[^"\n]{0,300}+"|'[^'\n]{0,300}+'|[^\s,;&"'()\[\]{}<>=][^\s,;&"'()\[\]{}<>]{0,299}+(?<![.:!?])))
-""",
+    )""",
+        regex.VERBOSE,
+    )
+
+
+@cache
+def _pair() -> regex.Pattern[str]:
+    """`key=value`, looked for from its sign, which is rare."""
+    return regex.compile(
+        r"""(?V1)(?<=(?<![\w.-])(?P<key>[\w.-]{1,80}))=(?!=)
+        (?:"[^"\n]{0,300}+"|'[^'\n]{0,300}+'|[^\s,;&"'()\[\]{}<>=][^\s,;&"'()\[\]{}<>]{0,299}(?<![.:!?]))""",
         regex.VERBOSE,
     )
 
@@ -37,6 +49,8 @@ def plan_markup(plan: Plan) -> None:
                 tags.append((*match.span(), match.group("name") or ""))
             else:
                 _emit(plan, match)
+        for match in _pair().finditer(plan.text, start, end):
+            plan.atom(match.start("key"), match.end())
     _tags(plan, tags)
     plan.atoms = _disjoint(blocked, plan.atoms)
 
@@ -48,13 +62,20 @@ def _emit(plan: Plan, match: regex.Match[str]) -> None:
     elif match.group("inner"):
         start, end = match.span("inner")
         if not (match.group("under") and " " not in match.group("inner")):  # __init__ is a name
-            opening, closing = plan.atom(match.start(), start, mark=True), plan.atom(end, match.end(), mark=True)
-            plan.need(start, end, opening)
-            plan.pair(opening, closing)
+            _emphasis(plan, match, start, end)
             return
         plan.atom(*match.span())
     else:
         plan.atom(*match.span())
+
+
+def _emphasis(plan: Plan, match: regex.Match[str], start: int, end: int) -> None:
+    """The opening marker is one unit with the word it touches: before a blank it would open nothing."""
+    word = plain().match(plan.text, start, end)
+    first = word.end() if word else end
+    opening, closing = plan.atom(match.start(), first), plan.atom(end, match.end(), mark=True)
+    plan.need(first, end, opening)
+    plan.pair(opening, closing)
 
 
 def _tags(plan: Plan, tags: list[tuple[int, int, str]]) -> None:

@@ -7,10 +7,12 @@ linear in the text however often it says no.
 from __future__ import annotations
 
 from functools import cache
+from itertools import groupby
 
 import numpy as np
 import regex
 
+from laconic.segment.words import spoken
 from laconic.text import Ints, Span
 
 # Words that mean no in any of these languages' texts; those with a second meaning in English (es "sin") cost little.
@@ -24,22 +26,35 @@ _NEGATIONS = (
 
 
 @cache
-def _negation() -> regex.Pattern[str]:
-    listed = "|".join(sorted(set(_NEGATIONS), key=len, reverse=True))
+def _listed() -> regex.Pattern[str]:
+    """The list, by first letter: three times as fast as one flat alternative without regard to case."""
+    by_first = groupby(sorted(set(_NEGATIONS)), key=lambda word: word[0])
+    rest = [(first, "|".join(word[1:] for word in reversed(list(words)))) for first, words in by_first]
+    listed = "|".join(f"[{first}{first.upper()}](?i:{tails})" for first, tails in rest)
+    return regex.compile(rf"(?V1)(?<![\w'’])(?:{listed})(?![\w'’]|\.\s*+\d)")
+
+
+@cache
+def _joined() -> regex.Pattern[str]:
+    """Negation inside a word: isn't, n'a, 不."""
     return regex.compile(
-        rf"(?V1)(?<![\w'’])(?i:{listed})(?![\w'’]|\.\s*+\d)|(?<=[a-zA-Z])[nN]['’][tT](?!\w)|(?<!\w)[nN]['’](?=\p{{L}})"
-        r"|[不没沒未无無]"
+        r"(?V1)['’](?:(?<=[a-zA-Z][nN].)[tT](?!\w)|(?<=(?<!\w)[nN].)(?=\p{L}))|[\u4e0d\u6ca1\u6c92\u672a\u65e0\u7121]"
     )
+
+
+_CONJUNCTIONS = """but however although though because which who while whereas unless without when if so
+    aber weil obwohl mais parce pero porque aunque ma perché mas maar omdat но потому хотя""".split()
 
 
 @cache
 def _break() -> regex.Pattern[str]:
     """Where a clause ends. A line that goes on in lower case is only wrapped."""
     return regex.compile(
-        r"""(?V1)(?:[.!?\u2026]++["'’”)\]]*+(?=\s)|[,;](?=\s)|:(?=\s)|[()\[\]{}\u2014\u2013\u3002\uff01\uff1f\uff0c\uff1b\uff1a\u3001]
-        |\n(?!\p{Ll})|\s-{1,2}(?=\s)|--
-        |(?<!\w)(?=(?i:but|however|although|though|because|which|who|while|whereas|unless|without|when|if|so|aber|weil|obwohl
-            |mais|parce|pero|porque|aunque|ma|perché|mas|maar|omdat|но|потому|хотя)(?!\w)))""",
+        r"""(?V1)[.!?\u2026](?=["'’”)\]]*+\s) | [,;:](?=\s) | (?<!-)--
+        | [()\[\]{}\u2014\u2013\u3002\uff01\uff1f\uff0c\uff1b\uff1a\u3001]
+        | \s(?:(?<=\n)(?!\p{Ll})|(?=-{1,2}\s|(?:"""
+        + "|".join(_CONJUNCTIONS)
+        + r""")(?!\w)))""",
         regex.VERBOSE,
     )
 
@@ -50,7 +65,7 @@ def negated(text: str, prose: list[Span]) -> Ints:
     >>> negated("It is late. We do not know.", [(0, 27)]).tolist()
     [[12, 18], [15, 18], [22, 18]]
     """
-    found = [m.start() for s, e in prose for m in _negation().finditer(text, s, e)]
+    found = [m.start() for s, e in prose for p in (_listed(), _joined()) for m in p.finditer(text, s, e)]
     if not found:
         return np.zeros((0, 2), np.int64)
     ends = [m.end() for s, e in prose for m in _break().finditer(text, s, e)]
@@ -60,11 +75,7 @@ def negated(text: str, prose: list[Span]) -> Ints:
     rows: list[tuple[int, int]] = []
     for first in np.flatnonzero(np.diff(clause, prepend=-1)):
         start, end, no = int(edges[clause[first]]), int(edges[clause[first] + 1]), int(negations[first])
-        rows += [(m.start(), no) for m in _word().finditer(text, start, end) if m.start() != no]
+        rows += [(m.start(), no) for m in spoken().finditer(text, start, end) if m.start() != no]
     rows += zip(negations[:-1][np.diff(clause) == 0].tolist(), negations[1:][np.diff(clause) == 0].tolist(), strict=True)
     return np.array(rows, np.int64).reshape(-1, 2)
 
-
-@cache
-def _word() -> regex.Pattern[str]:
-    return regex.compile(r"\w++")

@@ -23,7 +23,7 @@ def _ends() -> regex.Pattern[str]:
     return regex.compile(
         rf"""(?V1)
     (?P<stop>\.){closing}*+(?=\s)                         # a full stop, perhaps of an abbreviation
-  | (?:[!?\u2026\u061f\u06d4\u0964\u203c\u2047-\u2049]|\.{{2,}}+[!?]*+){{1,8}}+{closing}*+(?=\s)
+  | (?:[!?\u2026\u061f\u06d4\u0964\u203c\u2047-\u2049]|(?<!\.)\.{{2,}}+[!?]*+){{1,8}}+{closing}*+(?=\s)
   | [\u3002\uff01\uff1f\uff61]++{closing}*+               # no blank follows in Chinese and Japanese
   | (?=\n[^\S\n]*+\n)                                     # a paragraph
   | (?=\n[^\S\n]*+(?:[-*+\#>|\u2022{{}}\[\]<]|\d{{1,3}}[.)]\s|[\w.-]{{1,40}}:|\ {{4}}|\t))   # a line with a form of its own

@@ -22,7 +22,7 @@ BLANK = r"[\s\x1c-\x1f]"  # str.isspace, which `laconic.text.mend` uses
 _UNSPACED = r"\p{Han}\p{Hiragana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"  # scripts that put no blanks between words
 _KANA = r"\p{Katakana}\u30fc"
 _W = rf"[[\w\p{{N}}\u00ad]--[{_UNSPACED}{_KANA}]]"
-_URL = rf"[[\w\-~/?#@$&*+=%]--[{_UNSPACED}{_KANA}]]"
+_URL = rf"[[\w\-~/#@$&+=%]--[{_UNSPACED}{_KANA}]]"
 
 # What joins two word characters into one unit. A full stop or comma at the end of a sentence joins nothing: the
 # character after it must be one of a word.
@@ -47,19 +47,25 @@ _HEAD = rf"""
 _COMMAND = r"| \\(?=[A-Za-z])"  # \alpha
 _SEPARATOR = r"\x85\u2028\u2029"
 _TAIL = r"""
-    (?<=\d)(?:[%\u2030\uff05\u2032\u2033\uffe5]|\u00b0[CFK]?|\p{Sc}|(?:\s%)(?!\w))   # 50%  21°C  5€
+    (?<=\d)(?:[%\u2030\uff05\u2032\u2033\uffe5]|\u00b0[CFK]?|\p{Sc}|[\ \u00a0\u202f]%(?!\w))   # 50%  21°C  5€
   | (?<=[A-Za-z])(?:\+\+|\#)(?!\w)                  # C++  C#
   | /(?![\w/*>])                                    # src/
 """
 
 
+@cache
+def compiled(pattern: str, flags: int = 0) -> regex.Pattern[str]:
+    """A pattern, compiled when first asked for: importing costs nothing."""
+    return regex.compile(pattern, flags)
+
+
 def _pattern(join: str, head: str, w: str = _W, first: str = "", after: str = "", blank: str = BLANK) -> str:
     """The expression for one unit: `w` is a word character, `first` is tried first, `after` belongs to what it follows."""
     return rf"""(?V1){blank}*+(?:
-    {first}
+    (?:{first}
     [A-Za-z]++(?={BLANK}|[,;!?)\]"]|\.{BLANK}|\z)   # most words of most texts
-  | (?:(?>https?|ftps?|file|wss?|ssh|git|s3|gs|jdbc)://(?:{_URL}++|[.,:;!?']++(?={_URL}|\()
-        |\((?:{_URL}|[.,:;!?'])*+\))++
+  | (?>https?|ftps?|file|wss?|ssh|git|s3|gs|jdbc)://(?:{_URL}++|[.,:;!?'*]++(?={_URL}|\()
+        |\((?:{_URL}|[.,:;!?'*])*+\))++
   | (?:\p{{L}}\.){{2,8}}+(?!\w)                     # U.S.  e.g.
   | (?:{head})?{w}++(?:(?:{join}){w}++)*+(?:{_TAIL})?
   | [{_UNSPACED}]
@@ -70,9 +76,22 @@ def _pattern(join: str, head: str, w: str = _W, first: str = "", after: str = ""
 
 
 @cache
+def spoken() -> regex.Pattern[str]:
+    """What is read aloud: words, and characters of scripts without blanks; no punctuation."""
+    return regex.compile(rf"(?V1){_W}++|[{_UNSPACED}]|[{_KANA}]++")
+
+
+@cache
 def plain() -> regex.Pattern[str]:
     """Units of ordinary text."""
     return regex.compile(_pattern(_JOIN + _BACKSLASH, _HEAD + _COMMAND), regex.VERBOSE | regex.DOTALL)
+
+
+# Inside a JSON string. An escape of a script without blanks (or half an emoji) is a character of its own.
+_WIDE = r"\\u(?:[3-9A-Ca-c][0-9A-Fa-f]{3}|0[Ee]..|1[07]..|[Ff][9AFaf]..|[Dd][89ABab]..\\u[Dd][C-Fc-f]..)"
+_JSON_BLANK, _INK = rf"[^\S{_SEPARATOR}]", rf"[\S{_SEPARATOR}]"
+_JSON_W = rf"(?:{_W}|(?!{_WIDE})\\u....)"
+_AFTER = rf"(?:\\[^u]|(?!{_WIDE})\\u....{_JSON_W}*+)*+(?:{_JSON_BLANK}*+[{_SEPARATOR}]{_INK}*+)*+"
 
 
 @cache
@@ -82,13 +101,14 @@ def json_string() -> regex.Pattern[str]:
     Only escapes of scripts without blanks (and of emoji) start units there, and then nothing else does up to the next
     blank. Line separators, legal in a JSON string and nowhere else in JSON, never start a unit.
     """
-    wide = r"\\u(?:[3-9A-Ca-c][0-9A-Fa-f]{3}|0[Ee]..|1[07]..|[Ff][9AFaf]..|[Dd][89ABab]..\\u[Dd][C-Fc-f]..)"
-    blank, ink = rf"[^\S{_SEPARATOR}]", rf"[\S{_SEPARATOR}]"
-    first = rf"{wide}(?:(?!{wide})(?:\\.|{ink}))*+ |"
-    w = rf"(?:{_W}|(?!{wide})\\u....)"
-    after = rf"(?:\\[^u]|(?!{wide})\\u....{w}*+)*+(?:{blank}*+[{_SEPARATOR}]{ink}*+)*+"
-    lone = rf"{first}(?:\\[^u]){after} |"  # escapes after a blank
-    return regex.compile(_pattern(_JOIN, _HEAD, w, lone, after, blank), regex.VERBOSE | regex.DOTALL)
+    first = rf"{_WIDE}(?:(?!{_WIDE})(?:\\.|{_INK}))*+ | \\[^u] |"
+    return regex.compile(_pattern(_JOIN, _HEAD, _JSON_W, first, _AFTER, _JSON_BLANK), regex.VERBOSE | regex.DOTALL)
+
+
+@cache
+def json_opening() -> regex.Pattern[str]:
+    """The quote that opens a JSON string, with what may not start a unit."""
+    return regex.compile(f'(?V1)"{_AFTER}', regex.DOTALL)
 
 
 @cache
