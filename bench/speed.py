@@ -48,10 +48,12 @@ def main() -> None:
         print(json.dumps(globals()[f"_{args.worker.pop('task')}"](**args.worker)))
         return
     print(machine())
-    found = {name: _measure(name, args) for name in args.bodies}
+    found: dict[str, Any] = {}
+    for name in args.bodies:
+        found[name] = _measure(name, args)
+        if args.json:
+            args.json.write_text(json.dumps({"machine": machine(), "bodies": found}, indent=2) + "\n", encoding="utf-8")
     _report(found)
-    if args.json:
-        args.json.write_text(json.dumps({"machine": machine(), "bodies": found}, indent=2) + "\n", encoding="utf-8")
 
 
 def _measure(name: str, args: argparse.Namespace) -> dict[str, Any]:

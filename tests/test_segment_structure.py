@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_segment_json import choose, closure
 
 from laconic.segment import segment
-from laconic.text import cut, mend
+from test_segment_json import choose, closure, render
 
 
 def units(text: str) -> list[str]:
@@ -28,7 +27,7 @@ def keep(text: str, *wanted: str) -> str:
     """What choosing the first unit of each text alone brings along."""
     seg = segment(text)
     found = units(text)
-    return cut(text, mend(seg.tiling, closure(seg, {found.index(unit) for unit in wanted})))
+    return render(seg, closure(seg, {found.index(unit) for unit in wanted}))
 
 
 PYTHON = '''"""Reads things.
@@ -164,7 +163,7 @@ def test_words_bring_their_markers(text: str, word: str, kept: str) -> None:
         ('it has name="two words" set', 'name="two words"'),
         ('An <img src="a b.png" alt="x"/> here', '<img src="a b.png" alt="x"/>'),
         ("so <!-- hidden words --> there", "<!-- hidden words -->"),
-        ("a [link text](https://a.b/c_(d) \"title\") here", '](https://a.b/c_(d) "title")'),
+        ('a [link text](https://a.b/c_(d) "title") here', '](https://a.b/c_(d) "title")'),
         ("call __init__ now", "__init__"),
         ("2024-05-15 15:00:00 INFO start", "2024-05-15 15:00:00"),
     ],
@@ -200,18 +199,19 @@ def test_table_rows_bring_the_header() -> None:
 def test_a_python_traceback_stays_one() -> None:
     text = (
         'It failed:\n\nTraceback (most recent call last):\n  File "a.py", line 3, in <module>\n    main()\n'
-        '  File "b.py", line 9, in main\n    return 1 / 0\n           ~~^~~\nZeroDivisionError: division by zero\n\nWhy?'
+        '  File "b.py", line 9, in main\n    return 1 / 0\n           ~~^~~\nZeroDivisionError: division by zero\n\nOh'
     )
     frame = 'File "b.py", line 9, in main\n    return 1 / 0\n           ~~^~~'
     kept = keep(text, frame)
-    assert kept.startswith("Traceback (most recent call last):\n") and kept.endswith("ZeroDivisionError: division by zero")
-    assert 'line 3' not in kept and "return 1 / 0" in kept
+    assert kept.startswith("Traceback (most recent call last):\n")
+    assert kept.endswith("\nZeroDivisionError: division by zero")
+    assert "line 3" not in kept and "return 1 / 0" in kept
 
 
 def test_java_and_javascript_frames_bring_the_error() -> None:
-    java = 'Exception in thread "main" java.lang.IllegalStateException: no\n\tat com.a.B.c(B.java:12)\n\tat com.a.D.e(D.java:7)\nend'
+    java = 'Exception in thread "main" a.IllegalStateException: no\n\tat com.a.B.c(B.java:12)\n\tat com.a.D.e(D.java:7)'
     kept = keep(java, "at com.a.D.e(D.java:7)")
-    assert kept == 'Exception in thread "main" java.lang.IllegalStateException: no\n\tat com.a.D.e(D.java:7)'
+    assert kept == 'Exception in thread "main" a.IllegalStateException: no\n\tat com.a.D.e(D.java:7)'
     node = "TypeError: x is not a function\n    at main (/app/a.js:3:5)\n    at /app/b.js:9:1\n"
     assert keep(node, "at /app/b.js:9:1") == "TypeError: x is not a function\n    at /app/b.js:9:1"
 
@@ -224,7 +224,8 @@ def test_a_huge_line_falls_back_to_words() -> None:
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 def test_any_choice_of_hunks_applies(tmp_path: Path) -> None:
     def git(*words: str, feed: str = "") -> str:
-        done = subprocess.run(["git", "-C", str(tmp_path), *words], input=feed, capture_output=True, text=True, check=False)
+        command = ["git", "-C", str(tmp_path), *words]
+        done = subprocess.run(command, input=feed, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -247,12 +248,11 @@ def test_any_choice_of_hunks_applies(tmp_path: Path) -> None:
     assert len(hunks) == 8
     rng = random.Random(1)
     for size in (1, 1, 2, 3, 5, 8):
-        mask = closure(seg, set(rng.sample(hunks, size)))
-        kept = cut(seg.tiling.text, mend(seg.tiling, mask))
+        kept = render(seg, closure(seg, set(rng.sample(hunks, size))))
         git("apply", "--check", "-", feed=kept.lstrip("\n"))
 
 
 def test_keeping_everything_keeps_the_text() -> None:
     for text in (PYTHON, PROSE, "# T\n\n| a |\n|---|\n| b |\n\n- x **y**\n"):
         seg = segment(text)
-        assert cut(text, mend(seg.tiling, np.ones(len(seg.tiling), bool))) == text
+        assert render(seg, np.ones(len(seg.tiling), bool)) == text

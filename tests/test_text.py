@@ -18,7 +18,7 @@ def kept(text: str, *units: str) -> str:
     """The mended text of the units that hold these strings."""
     tiling = words(text)
     keep = np.array([u.strip() in units for u in tiling])
-    return cut(text, mend(tiling, keep))
+    return cut(tiling, mend(tiling, keep))
 
 
 @settings(max_examples=1500, deadline=None)
@@ -54,8 +54,8 @@ def test_a_line_break_between_kept_units_stays_and_words_never_fuse(text, data):
 @given(texts)
 def test_keeping_all_is_the_text_and_keeping_none_is_nothing(text):
     tiling = words(text)
-    assert cut(text, mend(tiling, np.ones(len(tiling), bool))) == text
-    assert cut(text, mend(tiling, np.zeros(len(tiling), bool))) == ""
+    assert cut(tiling, mend(tiling, np.ones(len(tiling), bool))) == text
+    assert cut(tiling, mend(tiling, np.zeros(len(tiling), bool))) == ""
 
 
 @pytest.mark.parametrize(

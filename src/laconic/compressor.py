@@ -176,7 +176,7 @@ class _Job:
 
         def count(cutoff: int) -> int:
             rendered = zip(self.open, keeps(cutoff), strict=True)
-            return fixed + sum(self.counter(cut(s.tiling.text, mend(s.tiling, keep))) for s, keep in rendered)
+            return fixed + sum(self.counter(cut(s.tiling, mend(s.tiling, keep))) for s, keep in rendered)
 
         if self.limit is None:
             threshold = self.options.budget.threshold

@@ -30,7 +30,7 @@ class KeptPart:
     @cached_property
     def text(self) -> str:
         """The kept spans of the original, joined."""
-        return cut(self.original, self.spans_array)
+        return cut(self.tiling, self.spans_array)
 
     @property
     def spans(self) -> list[Span]:

@@ -6,6 +6,7 @@ the spans are the result: nothing is ever decoded from model tokens, so nothing 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +20,12 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 Span = tuple[int, int]
 
-_BREAKS = "\n\r\v\f\x85\u2028\u2029"
+# str.isspace and line breaks, as code points
+_BLANKS = np.array([ord(c) for c in map(chr, range(0x3001)) if c.isspace()], np.uint32)
+_BREAKS = np.array([ord(c) for c in "\n\r\v\f\x85\u2028\u2029"], np.uint32)
+_BREAK = re.compile(r"\r\n|[\n\r\v\f\x85\u2028\u2029]")
+# Scripts that put no blank between words: neighbours there do not read as one word.
+_UNSPACED = ((0x2E80, 0xA4D0), (0xF900, 0xFB00))
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,11 @@ class Tiling:
         return np.searchsorted(self.bounds, np.asarray(positions), side="right").astype(np.int64) - 1
 
     @cached_property
+    def codes(self) -> npt.NDArray[np.uint32]:
+        """The text as code points: uint32[len(text)]."""
+        return np.frombuffer(self.text.encode("utf-32-le", "surrogatepass"), np.uint32)
+
+    @cached_property
     def edges(self) -> Edges:
         """What `mend` needs to know of every unit, found once."""
         return Edges.of(self)
@@ -66,65 +77,82 @@ class Tiling:
 
 @dataclass(frozen=True)
 class Edges:
-    """White space and word characters at the edges of units (arrays over units, positions in the text)."""
+    """White space and word characters at the edges of units: arrays over units."""
 
     core: Ints  # where the unit's leading white space ends (= its end for a unit of white space only)
     glued: Bools  # a word character starts the unit, with no white space before it
     ends_word: Bools  # a word character ends the unit
-    fusing: Bools  # a word character starts the unit's core
-    gap: Ints  # start of a one-character separator in the unit, or -1
-    line: Ints  # start of the first line break in the leading white space, or -1
-    line_end: Ints
-    paragraph: Ints  # start of the first two line breaks there with at most blanks between, or -1
-    paragraph_end: Ints
+    has_break: Bools  # a line break is in the leading white space
+    blank: Separators
+    mark: Separators  # one punctuation mark
+    line: Separators
+    paragraph: Separators  # two line breaks with at most blanks between
 
     @classmethod
     def of(cls, tiling: Tiling) -> Edges:
-        text, n = tiling.text, len(tiling)
-        starts, ends = tiling.bounds[:-1].tolist(), tiling.bounds[1:].tolist()
-        core = np.array(ends, np.int64)
-        word = np.zeros((3, n), bool)
-        marks = np.full((5, n), -1, np.int64)  # gap, line, line_end, paragraph, paragraph_end
-        for k, (s, e) in enumerate(zip(starts, ends, strict=True)):
-            c = s
-            while c < e and text[c].isspace():
-                c += 1
-            core[k] = c
-            if c > s:
-                marks[0, k] = s
-                if c > s + 1 or text[s] != " ":
-                    marks[1:, k] = _line_breaks(text, s, c)
-            if c < e:
-                first = _fuses(text[c])
-                word[0, k] = first and c == s
-                word[1, k] = _fuses(text[e - 1])
-                word[2, k] = first
-                if c == s and not first:
-                    marks[0, k] = s
-        return cls(core, word[0], word[1], word[2], *marks)
+        codes, starts, ends = tiling.codes, tiling.bounds[:-1], tiling.bounds[1:]
+        space = np.isin(codes, _BLANKS)
+        core = np.minimum(_at_or_after(np.flatnonzero(~space), starts, len(codes)), ends)
+        bare = core == starts
+        word = _fuses(codes)
+        empty = core == ends
+        first = np.where(empty, False, word[np.minimum(core, len(codes) - 1)])
+        breaks = np.flatnonzero(np.isin(codes, _BREAKS) & space)
+        one = _at_or_after(breaks, starts, len(codes))
+        has_break = one < core
+        spots = np.full((4, len(tiling)), -1, np.int64)  # line, its end, paragraph, its end
+        for k in np.flatnonzero(has_break).tolist():
+            spots[:, k] = _line_breaks(tiling.text, int(one[k]), int(core[k]))
+        return cls(
+            core=core,
+            glued=first & bare,
+            ends_word=~empty & word[ends - 1],
+            has_break=has_break,
+            blank=Separators.of(np.where(bare, -1, starts), starts + 1),
+            mark=Separators.of(np.where(bare & ~first, starts, -1), starts + 1),
+            line=Separators.of(spots[0], spots[1]),
+            paragraph=Separators.of(spots[2], spots[3]),
+        )
 
 
-def _fuses(char: str) -> bool:
-    """Would this character read as one word with another of its kind? Scripts without blanks do not."""
-    return (char.isalnum() or char == "_") and not ("\u2e80" <= char <= "\ua4cf" or "\uf900" <= char <= "\ufaff")
+@dataclass(frozen=True)
+class Separators:
+    """One kind of separator: where each unit has one, if it has."""
+
+    starts: Ints  # int64[n], positions in the text; -1 for none
+    ends: Ints
+    following: Ints  # int64[n + 1]: the first unit at or after each that has one; n for none
+
+    @classmethod
+    def of(cls, starts: Ints, ends: Ints) -> Separators:
+        n = len(starts)
+        return cls(starts, ends, _at_or_after(np.flatnonzero(starts >= 0), np.arange(n + 1), n))
+
+
+def _at_or_after(positions: Ints, places: Ints, none: int) -> Ints:
+    """The first of the sorted positions at or after each place; `none` where there is no such."""
+    index = np.searchsorted(positions, places)
+    return np.append(positions, none)[index]
+
+
+def _fuses(codes: npt.NDArray[np.uint32]) -> Bools:
+    """Would this character read as one word with another of its kind?"""
+    kinds = np.flatnonzero(np.bincount(codes))
+    word = np.zeros(kinds[-1] + 1 if len(kinds) else 0, bool)
+    word[kinds] = [chr(c).isalnum() or c == 0x5F for c in kinds.tolist()]
+    for low, high in _UNSPACED:
+        word[low:high] = False
+    return word[codes]
 
 
 def _line_breaks(text: str, start: int, end: int) -> tuple[int, int, int, int]:
     """The first line break in a stretch of white space, and the first two: (start, end, start, end), -1 for none."""
     found: list[int] = []
-    position = start
-    while position < end and len(found) < 4:
-        if text[position] in _BREAKS:
-            stop = position + (2 if text.startswith("\r\n", position) and position + 1 < end else 1)
-            found += [position, stop]
-            position = stop
-        else:
-            position += 1
-    if not found:
-        return -1, -1, -1, -1
-    if len(found) == 2:
-        return found[0], found[1], -1, -1
-    return found[0], found[1], found[0], found[3]
+    for match in _BREAK.finditer(text, start, end):
+        found += match.span()
+        if len(found) == 4:
+            return found[0], found[1], found[0], found[3]
+    return found[0], found[1], -1, -1
 
 
 def mend(tiling: Tiling, keep: Bools) -> Ints:
@@ -147,42 +175,30 @@ def mend(tiling: Tiling, keep: Bools) -> Ints:
     edges = tiling.edges
     starts, ends = tiling.bounds[kept], tiling.bounds[kept + 1]
     if kept[0] > 0:  # the result must not open with the blanks before its first word (an indent stays)
-        line_starts = _after_last_break(tiling.text, int(starts[0]), int(edges.core[kept[0]]))
-        starts = np.concatenate([[line_starts], starts[1:]])
+        starts[0] = _after_last_break(tiling, int(starts[0]), int(edges.core[kept[0]]))
     gap = np.flatnonzero(np.diff(kept) > 1)  # between kept[gap] and kept[gap + 1] something was dropped
     left, right = kept[gap], kept[gap + 1]
     pieces = np.zeros((len(gap), 2), np.int64)
-    broken = edges.line[right] >= 0
-    for mark, stop in ((edges.paragraph, edges.paragraph_end), (edges.line, edges.line_end)):
-        following = _next(mark)  # the first unit at or after each that has one
-        unit = following[left + 1]
-        here = (unit < right) & ~broken & (pieces[:, 1] == 0)
-        pieces[here] = np.stack([mark[unit[here]], stop[unit[here]]], 1)
-        starts[gap[here] + 1] = edges.core[right[here]]
-    fuse = edges.ends_word[left] & edges.glued[right] & (pieces[:, 1] == 0)
-    blanks = np.where(edges.core > tiling.bounds[:-1], tiling.bounds[:-1], -1)
-    for mark in (blanks, edges.gap):
-        unit = _next(mark)[left + 1]
-        here = (unit < right) & fuse & (pieces[:, 1] == 0)
-        pieces[here] = np.stack([mark[unit[here]], mark[unit[here]] + 1], 1)
+    for kind, wanted in (
+        (edges.paragraph, ~edges.has_break[right]),
+        (edges.line, ~edges.has_break[right]),
+        (edges.blank, edges.ends_word[left] & edges.glued[right]),
+        (edges.mark, edges.ends_word[left] & edges.glued[right]),
+    ):
+        unit = kind.following[left + 1]
+        here = np.flatnonzero((unit < right) & wanted & (pieces[:, 1] == 0))
+        pieces[here, 0], pieces[here, 1] = kind.starts[unit[here]], kind.ends[unit[here]]
+        if kind is edges.paragraph or kind is edges.line:  # it takes the place of the blank before the unit
+            starts[gap[here] + 1] = edges.core[right[here]]
     spans = np.concatenate([np.stack([starts, ends], 1), pieces[pieces[:, 1] > 0]])
     spans = spans[spans[:, 1] > spans[:, 0]]
     return join(spans[np.argsort(spans[:, 0], kind="stable")])
 
 
-def _after_last_break(text: str, start: int, core: int) -> int:
+def _after_last_break(tiling: Tiling, start: int, core: int) -> int:
     """Where the line of `core` begins, if a break stands between, else `core`."""
-    for position in range(core - 1, start - 1, -1):
-        if text[position] in _BREAKS:
-            return position + 1
-    return core
-
-
-def _next(mark: Ints) -> Ints:
-    """For each unit the first one at or after it that has a mark: int64[n + 1]; n for none."""
-    n = len(mark)
-    found = np.where(mark >= 0, np.arange(n), n)
-    return np.append(np.minimum.accumulate(found[::-1])[::-1], n).astype(np.int64)
+    breaks = np.flatnonzero(np.isin(tiling.codes[start:core], _BREAKS))
+    return start + int(breaks[-1]) + 1 if len(breaks) else core
 
 
 def join(spans: Ints) -> Ints:
@@ -195,9 +211,14 @@ def join(spans: Ints) -> Ints:
     return np.stack([spans[first, 0], spans[last, 1]], 1)
 
 
-def cut(text: str, spans: Ints) -> str:
+def cut(tiling: Tiling, spans: Ints) -> str:
     """The text of the spans."""
-    return "".join([text[s:e] for s, e in spans.tolist()])
+    edge = np.zeros(len(tiling.text) + 1, np.int8)
+    edge[spans[:, 0]] = 1
+    edge[spans[:, 1]] = -1
+    inside = np.cumsum(edge[:-1], dtype=np.int8).view(bool)
+    kept: bytes = tiling.codes[inside].tobytes()
+    return kept.decode("utf-32-le", "surrogatepass")
 
 
 def pool(values: Floats, starts: Ints, ends: Ints, tiling: Tiling) -> Floats:

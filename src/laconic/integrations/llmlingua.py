@@ -205,7 +205,7 @@ class PromptCompressor:
         before = sum(map(self._compressor.counter, contexts))
         chosen = self._chosen(contexts, before, settings)
         parts = self._parts([contexts[k] for k in chosen], _limit(settings, before), settings)
-        texts = [cut(part.original, mend(part.tiling, keep)) for part, keep in parts]
+        texts = [cut(part.tiling, mend(part.tiling, keep)) for part, keep in parts]
         labels = {k: _labelled(part.tiling, keep) for k, (part, keep) in zip(chosen, parts, strict=True)}
         for k in set(range(len(contexts))) - set(chosen):
             tiling = _tiling(contexts[k])

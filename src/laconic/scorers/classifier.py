@@ -7,6 +7,7 @@ any tokenizer, one threshold over the whole input. `laconic.legacy` has the pack
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 _PIECE = 4096  # characters tokenized as one string; a longer sentence is cut between units
 _PIECES = 256  # strings tokenized at a time, and ...
 _WAVE = 64  # ... windows scored at a time: memory stays flat however long the text is
-_SURROGATES = dict.fromkeys(range(0xD800, 0xE000), "\ufffd")  # one for one: offsets stay true
+_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 @dataclass
@@ -81,7 +82,7 @@ class Classifier:
 
     def _windows(self, which: int, tiling: Tiling, first: Ints, last: Ints) -> Iterator[_Window]:
         """Sentences (units first[k] to last[k]) packed into windows; one that is too long is cut between tokens."""
-        text = tiling.text.translate(_SURROGATES) if not tiling.text.isascii() else tiling.text
+        text = _SURROGATES.sub("\ufffd", tiling.text)  # one for one: offsets stay true
         pieces = _pieces(tiling, first, last)
         full: list[tuple[Ints, Ints, Ints]] = []
         room = self._room

@@ -4,7 +4,7 @@
 |---|---|---|---|
 | number, date, version, identifier, URL, path, grapheme | one each | | half a fact is a lie |
 | negation | the word | words of its clause need it | its loss turns the clause round |
-| JSON (whole text, line, fence, after a label) | member, bracket, comma; words of long strings | inner needs outer | it parses |
+| JSON: text, line, fence, labelled | member, bracket, comma, word of a long string | inner needs outer | it parses |
 | fence | line | lines need both fences | the reader sees that it is code |
 | code, indented or bare | line | | half a statement is another statement |
 | unified diff | hunk | needs its file's header | `git apply` takes it |

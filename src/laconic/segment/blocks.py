@@ -43,10 +43,10 @@ def fence(plan: Plan, match: regex.Match[str]) -> int:
     """Each line of the block needs both fences; JSON and diffs inside follow their own rules."""
     text, start, ticks = plan.text, match.start("ticks"), match.group("ticks")
     close = compiled(rf"^[^\S\n]*+({ticks[0]}{{{len(ticks)},}}+)[^\S\n]*+$", regex.M).search(text, match.end())
-    inner_end, stop = (close.start(), close.end()) if close else (len(text), len(text))
+    inner_end, stop = (int(close.start()), int(close.end())) if close else (len(text), len(text))
     fences = [plan.atom(start, content_end(text, start), mark=True)]
     if close:
-        fences.append(plan.atom(*close.span(1), mark=True))
+        fences.append(plan.atom(close.start(1), close.end(1), mark=True))
         plan.pair(*fences)
     first, last = _inner(plan, min(match.end() + 1, inner_end), inner_end)
     for mark in fences:
@@ -70,7 +70,8 @@ def _inner(plan: Plan, start: int, end: int) -> tuple[int, int]:
 
 
 def diff(plan: Plan, match: regex.Match[str]) -> int:
-    return max(plan_diff(plan, match.start(), len(plan.text)), match.end())
+    stop: int = match.end()
+    return max(plan_diff(plan, match.start(), len(plan.text)), stop)
 
 
 def traceback(plan: Plan, match: regex.Match[str]) -> int:
@@ -94,7 +95,7 @@ def traceback(plan: Plan, match: regex.Match[str]) -> int:
 
 def frames(plan: Plan, match: regex.Match[str]) -> int:
     """A run of `at ...` lines: each needs the line above the run, which names the error."""
-    text, position = plan.text, match.start()
+    text, position = plan.text, int(match.start())
     head = line_above(plan, position)
     if head and plan.line(*head):
         plan.claim(head[0], position)
@@ -104,12 +105,12 @@ def frames(plan: Plan, match: regex.Match[str]) -> int:
             plan.need(start, start + 1, head[0])
         position = frame.end()
     plan.claim(match.start(), position)
-    return max(position, match.end())
+    return max(position, int(match.end()))
 
 
 def table(plan: Plan, match: regex.Match[str]) -> int:
     """Rows are units; body rows need the rule under the header, and that needs the header."""
-    text, position = plan.text, match.start()
+    text, position = plan.text, int(match.start())
     rows: list[tuple[int, int]] = []
     while row := compiled(_ROW).match(text, position):
         if plan.line(*row.span("row")):
@@ -122,4 +123,4 @@ def table(plan: Plan, match: regex.Match[str]) -> int:
             plan.need(start, end, rule)
         plan.need(rule, rule + 1, rows[0][0])
     plan.claim(match.start(), position)
-    return max(position, match.end())
+    return max(position, int(match.end()))

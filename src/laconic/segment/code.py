@@ -33,7 +33,7 @@ CODE = r"""(?=[^\n]{1,400}+$)(?=[^\S\n]*+\S)[^\S\n]*+(?:
   | [\])}]++[;,:]?(?:\ *(?:else|catch|finally)\b[^\n]*)?\ *\{?\ *$ | \{\ *$
   )[^\n]*+$"""
 
-# What only continues code at its own indent.
+# What only continues code, at its own indent.
 _STATEMENT = r"(?:#|//|\*|(?:raise|assert|del|yield|pass|break|continue|return|global|nonlocal|end|done|fi)\b)"
 
 # An indented line that is code: no five words in a row, and a mark that prose does not carry.
@@ -64,7 +64,6 @@ def looks_indented(text: str, start: int) -> bool:
 
 def _block_end(text: str, start: int, literal: bool) -> int:
     lines = compiled(r"(?P<indent>[^\S\n]*+)(?P<core>[^\n]*+)(?:\n|\Z)")
-    strong, statement = compiled(CODE, regex.VERBOSE | regex.MULTILINE), compiled(_STATEMENT)
     position = end = start
     base, quoted, gap = -1, "", False
     while position < len(text) and (line := lines.match(text, position)):
@@ -72,14 +71,21 @@ def _block_end(text: str, start: int, literal: bool) -> int:
         base = indent if base < 0 else base
         if line["core"]:
             deeper = indent > base or (indent == base > 0 and (literal or not gap))
-            if not (quoted or deeper or position == start):
-                if literal or not (strong.match(text, position) or (indent == base and statement.match(line["core"]))):
-                    break
+            inside = quoted or deeper or position == start
+            if not inside and (literal or not _continues(text, line, base)):
+                break
             end = line.end("core")
             quoted = _quote(line["core"], quoted, text[end : end + DOCSTRING])
         gap = not line["core"]
         position = line.end()
     return end
+
+
+def _continues(text: str, line: regex.Match[str], base: int) -> bool:
+    """Does a line that is no further in than the block's first belong to the block?"""
+    if compiled(CODE, regex.VERBOSE | regex.MULTILINE).match(text, line.start()):
+        return True
+    return len(line["indent"]) == base and bool(compiled(_STATEMENT).match(line["core"]))
 
 
 def _quote(line: str, quoted: str, following: str) -> str:

@@ -7,7 +7,6 @@ import regex
 from laconic.segment.plan import Plan
 from laconic.segment.words import compiled
 
-
 STARTS = r"diff --git |--- [^\n]+\n\+\+\+ |@@ -\d"
 _HUNK = r"@@ -\d++(?:,(?P<old>\d++))? \+\d++(?:,(?P<new>\d++))? @@[^\n]*+(?:\n|\Z)"
 _HEADER = (
@@ -41,7 +40,7 @@ def plan_diff(plan: Plan, start: int, limit: int) -> int:
 def _hunk_end(text: str, hunk: regex.Match[str], limit: int) -> int:
     """Where the lines that the hunk's header counts end."""
     old, new = (int(hunk[name]) if hunk[name] else 1 for name in ("old", "new"))
-    position = hunk.end()
+    position: int = hunk.end()
     while position < limit and (old > 0 or new > 0 or text[position] == "\\"):
         kind = text[position]
         if kind not in " +-\\\n":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from functools import cache
+from itertools import pairwise
 
 import regex
 
@@ -150,7 +151,7 @@ def _pieces(text: str, start: int, end: int) -> list[Span]:
     if end - start <= LONGEST or "\\" in text[start:end]:
         return [(start, end)]
     edges = [start, *pieces(text, start, end).tolist(), end]
-    return list(zip(edges, edges[1:], strict=False))
+    return list(pairwise(edges))
 
 
 def _is_long(text: str, start: int, end: int) -> bool:

@@ -85,7 +85,7 @@ def _rule(plan: Plan, match: regex.Match[str]) -> int:
     if title:
         plan.need(*title, start)
     plan.claim(match.start(), match.end())
-    return match.end()
+    return int(match.end())
 
 
 def _prefix(plan: Plan, match: regex.Match[str]) -> int:
@@ -122,14 +122,14 @@ def _label(plan: Plan, match: regex.Match[str]) -> int:
 
 
 def _code(plan: Plan, match: regex.Match[str]) -> int:
-    return max(plan_code(plan, match.start()), match.end())
+    return max(plan_code(plan, match.start()), int(match.end()))
 
 
 def _indented(plan: Plan, match: regex.Match[str]) -> int:
     """An indented block is code when the paragraph before announced it (`::`) or when it looks like code."""
     text, start = plan.text, match.start()
     if text[max(0, start - 200) : start].rstrip().endswith("::") or looks_indented(text, match.end()):
-        return max(plan_code(plan, start, literal=True), match.end())
+        return max(plan_code(plan, start, literal=True), int(match.end()))
     return line_end(text, match.end())
 
 

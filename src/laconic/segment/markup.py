@@ -11,6 +11,8 @@ from laconic.segment.plan import Plan
 from laconic.segment.words import plain
 from laconic.text import Span
 
+DEEPEST = 64  # elements around; the outermost of more count as tags left open
+
 
 @cache
 def _inline() -> regex.Pattern[str]:
@@ -57,7 +59,7 @@ def plan_markup(plan: Plan) -> None:
 
 def _emit(plan: Plan, match: regex.Match[str]) -> None:
     if match.group("link"):
-        opening = plan.atom(*match.span("open"), mark=True)
+        opening = plan.atom(match.start("open"), match.end("open"), mark=True)
         plan.pair(opening, plan.atom(*match.span("target")))
     elif match.group("inner"):
         start, end = match.span("inner")
@@ -110,6 +112,8 @@ def _partners(text: str, tags: list[tuple[int, int, str]]) -> dict[int, int]:
         if not name or text[end - 2] == "/":
             continue
         if text[start + 1] != "/":
+            if len(stack) == DEEPEST:
+                waiting[tags[stack.pop(0)][2]] -= 1
             stack.append(k)
             waiting[name] += 1
         elif waiting[name]:

@@ -1,6 +1,7 @@
+# ruff: noqa: SIM905  (word lists read better as words)
 """Negation: a clause never loses its "not".
 
-Every word of a clause needs the first negation of that clause, and each negation the next, so that the rules stay
+Every word of a clause needs the first negation of that clause, and that one needs the others, so that the rules stay
 linear in the text however often it says no.
 """
 
@@ -16,13 +17,13 @@ from laconic.segment.words import spoken
 from laconic.text import Ints, Span
 
 # Words that mean no in any of these languages' texts; those with a second meaning in English (es "sin") cost little.
-_NEGATIONS = (
-    "not no never none nothing nobody nowhere neither nor without cannot unless hardly scarcely barely ain't "
-    "nicht kein keine keinen keinem keiner keines nie niemals nichts niemand ohne weder "
-    "ne pas jamais rien aucun aucune sans ni sin nunca jamás nada nadie ningún ninguno ninguna tampoco "
-    "non senza mai niente nessuno nessuna neanche nem não sem nenhum nenhuma ninguém "
-    "niet geen nooit niets niemand zonder не нет ни никогда ничего никто без нельзя"
-).split()
+_NEGATIONS = """
+    not no never none nothing nobody nowhere neither nor without cannot unless hardly scarcely barely ain't
+    nicht kein keine keinen keinem keiner keines nie niemals nichts niemand ohne weder
+    ne pas jamais rien aucun aucune sans ni sin nunca jamás nada nadie ningún ninguno ninguna tampoco
+    non senza mai niente nessuno nessuna neanche nem não sem nenhum nenhuma ninguém
+    niet geen nooit niets niemand zonder не нет ни никогда ничего никто без нельзя
+""".split()
 
 
 @cache
@@ -42,8 +43,10 @@ def _joined() -> regex.Pattern[str]:
     )
 
 
-_CONJUNCTIONS = """but however although though because which who while whereas unless without when if so
-    aber weil obwohl mais parce pero porque aunque ma perché mas maar omdat но потому хотя""".split()
+_CONJUNCTIONS = """
+    but however although though because which who while whereas unless without when if so
+    aber weil obwohl mais parce pero porque aunque ma perché mas maar omdat но потому хотя
+""".split()
 
 
 @cache
@@ -60,10 +63,10 @@ def _break() -> regex.Pattern[str]:
 
 
 def negated(text: str, prose: list[Span]) -> Ints:
-    """Rows (position of a word, position of the negation it needs): int64[m, 2].
+    """Rows (position of a word, position of the negation it needs, perhaps the word itself): int64[m, 2].
 
     >>> negated("It is late. We do not know.", [(0, 27)]).tolist()
-    [[12, 18], [15, 18], [22, 18]]
+    [[18, 18], [12, 18], [15, 18], [18, 18], [22, 18]]
     """
     found = [m.start() for s, e in prose for p in (_listed(), _joined()) for m in p.finditer(text, s, e)]
     if not found:
@@ -72,10 +75,9 @@ def negated(text: str, prose: list[Span]) -> Ints:
     edges = np.unique(np.array([0, *ends, *(p for span in prose for p in span), len(text) + 1], np.int64))
     negations = np.unique(np.array(found, np.int64))
     clause = np.searchsorted(edges, negations, side="right") - 1
-    rows: list[tuple[int, int]] = []
-    for first in np.flatnonzero(np.diff(clause, prepend=-1)):
-        start, end, no = int(edges[clause[first]]), int(edges[clause[first] + 1]), int(negations[first])
-        rows += [(m.start(), no) for m in spoken().finditer(text, start, end) if m.start() != no]
-    rows += zip(negations[:-1][np.diff(clause) == 0].tolist(), negations[1:][np.diff(clause) == 0].tolist(), strict=True)
+    fresh = np.diff(clause, prepend=-1) > 0
+    leaders = negations[fresh]
+    rows = list(zip(leaders[np.cumsum(fresh) - 1].tolist(), negations.tolist(), strict=True))
+    for no, k in zip(leaders.tolist(), clause[fresh].tolist(), strict=True):
+        rows += [(m.start(), no) for m in spoken().finditer(text, int(edges[k]), int(edges[k + 1]))]
     return np.array(rows, np.int64).reshape(-1, 2)
-

@@ -94,7 +94,7 @@ class Plan:
         return [*free, (position, len(self.text))] if position < len(self.text) else free
 
     def build(self, words: Ints, negated: Ints) -> Segmentation:
-        """Units and rules; `words`: bounds of the plain tiling, `negated`: further (word, negation) rows, as positions."""
+        """Units and rules; `words`: bounds of the plain tiling; `negated`: (word, negation) rows, as positions."""
         tiling = Tiling(self.text, self._bounds(words))
         n = len(tiling)
         commas = np.array(sorted(self.commas, key=lambda row: row[1]), np.int64).reshape(-1, 3)

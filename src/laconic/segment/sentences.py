@@ -1,3 +1,4 @@
+# ruff: noqa: SIM905  (word lists read better as words)
 """Sentences: where they end, as indices into the units of a tiling."""
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ import regex
 from laconic.text import Ints, Tiling
 
 _ABBREVIATIONS = frozenset(
-    "mr mrs ms dr prof sr jr st mt rev gen col sgt capt lt hon gov sen rep pres vs etc approx est dept univ inc ltd corp "
-    "co fig figs eq eqs sec ch vol vols pp ed eds al cf viz ca jan feb mar apr jun jul aug sep sept oct nov dec "
-    "bzw usw vgl nr abs bd hrsg mme mlle sra srta av ул гг тыс млн млрд".split()
+    """
+    mr mrs ms dr prof sr jr st mt rev gen col sgt capt lt hon gov sen rep pres vs etc approx est dept univ inc ltd
+    corp co fig figs eq eqs sec ch vol vols pp ed eds al cf viz ca jan feb mar apr jun jul aug sep sept oct nov dec
+    bzw usw vgl nr abs bd hrsg mme mlle sra srta av ул гг тыс млн млрд
+    """.split()
 )
 _BEFORE_NUMBER = frozenset("no nos p pp art § para eq fig ch vol sec nr".split())
 
@@ -26,7 +29,7 @@ def _ends() -> regex.Pattern[str]:
   | (?:[!?\u2026\u061f\u06d4\u0964\u203c\u2047-\u2049]|(?<!\.)\.{{2,}}+[!?]*+){{1,8}}+{closing}*+(?=\s)
   | [\u3002\uff01\uff1f\uff61]++{closing}*+               # no blank follows in Chinese and Japanese
   | (?=\n[^\S\n]*+\n)                                     # a paragraph
-  | (?=\n[^\S\n]*+(?:[-*+\#>|\u2022{{}}\[\]<]|\d{{1,3}}[.)]\s|[\w.-]{{1,40}}:|\ {{4}}|\t))   # a line with a form of its own
+  | (?=\n[^\S\n]*+(?:[-*+\#>|\u2022{{}}\[\]<]|\d{{1,3}}[.)]\s|[\w.-]{{1,40}}:|\ {{4}}|\t))   # a form of its own
 """,
         regex.VERBOSE,
     )

@@ -26,14 +26,14 @@ _URL = rf"[[\w\-~/#@$&+=%]--[{_UNSPACED}{_KANA}]]"
 
 # What joins two word characters into one unit. A full stop or comma at the end of a sentence joins nothing: the
 # character after it must be one of a word.
-_JOIN = rf"""
+_JOIN = r"""
     [-'\u2019./@\u2010\u2011\u00b7]                 # well-known, don't, a.b.c, src/app, me@home
   | (?<=\d)[,:\u2013+\uff0c\uff0e\uff1a\u066b\u066c](?=\d)   # 1,000  10:30  1990–2000  +02:00, full-width, Arabic
-  | (?<=\d)[\u00a0\u202f](?=\d{{3}}(?!\d))          # 1 000 000 with no-break spaces
+  | (?<=\d)[\u00a0\u202f](?=\d{3}(?!\d))          # 1 000 000 with no-break spaces
   | :(?=\d) | ::                                    # localhost:8080, std::vector
-  | /[.*]{{1,2}}                                    # src/.git, src/*.py
-  | \+(?=[\w.-]{{1,64}}@)                           # me+lists@example.com
-  | (?<=\p{{Lu}})&(?=\p{{Lu}})                      # AT&T
+  | /[.*]{1,2}                                    # src/.git, src/*.py
+  | \+(?=[\w.-]{1,64}@)                           # me+lists@example.com
+  | (?<=\p{Lu})&(?=\p{Lu})                      # AT&T
 """
 _RUNS = "|".join(f"{regex.escape(c)}{{2,}}+" for c in "-.=*~_#+!?<>&|:/`")
 _BACKSLASH = r"| :?\\{1,2}"  # C:\Users\me
@@ -60,7 +60,7 @@ def compiled(pattern: str, flags: int = 0) -> regex.Pattern[str]:
 
 
 def _pattern(join: str, head: str, w: str = _W, first: str = "", after: str = "", blank: str = BLANK) -> str:
-    """The expression for one unit: `w` is a word character, `first` is tried first, `after` belongs to what it follows."""
+    """The expression for one unit; `w`: a word character, `first`: tried first, `after`: belongs to what it follows."""
     return rf"""(?V1){blank}*+(?:
     (?:{first}
     [A-Za-z]++(?={BLANK}|[,;!?)\]"]|\.{BLANK}|\z)   # most words of most texts
