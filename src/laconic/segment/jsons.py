@@ -14,7 +14,7 @@ from itertools import pairwise
 import regex
 
 from laconic.segment.plan import Plan
-from laconic.segment.words import LONGEST, json_opening, json_string, pieces
+from laconic.segment.words import LONGEST, compiled, json_opening, json_string, pieces
 from laconic.text import Span
 
 DEEPEST = 64  # levels
@@ -65,7 +65,7 @@ class Finder:
 
 def _depth(text: str) -> int:
     depth = deepest = 0
-    for token in regex.findall(r'"(?:[^"\\]++|\\.)*+"|[\[\]{}]', text):
+    for token in compiled(r'"(?:[^"\\]++|\\.)*+"|[\[\]{}]').findall(text):
         depth += (token in "[{") - (token in "]}")
         deepest = max(deepest, depth)
     return deepest

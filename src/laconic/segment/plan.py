@@ -108,15 +108,15 @@ class Plan:
             return words
         cuts = np.array(self.cuts, np.int64)
         if not self.atoms:
-            return within_graphemes(self.text, np.union1d(words, cuts))
+            return within_graphemes(self.text, _set(np.append(words, cuts)))
         starts, ends = np.array(sorted(self.atoms), np.int64).T
         floor = np.append(0, ends[:-1])
         gaps = zip(floor.tolist(), starts.tolist(), strict=True)
         starts = floor + np.array([len(self.text[s:e].rstrip()) for s, e in gaps], np.int64)
-        inner = np.union1d(words, cuts)
+        inner = _set(np.append(words, cuts))
         atom = np.searchsorted(starts, inner, side="right") - 1
         inner = inner[(atom < 0) | (inner >= ends[atom])]
-        return within_graphemes(self.text, np.unique(np.concatenate([inner, starts, ends])))
+        return within_graphemes(self.text, _set(np.concatenate([inner, starts, ends])))
 
     def _rows(self, tiling: Tiling) -> Ints:
         """(unit, required) for every unit of every range."""
@@ -133,8 +133,14 @@ def _mask(tiling: Tiling, positions: list[int]) -> Bools:
     return mask
 
 
+def _set(values: Ints) -> Ints:
+    """The values sorted, each once; several times as fast as `np.unique`, which hashes."""
+    values = np.sort(values)
+    return values[np.append(True, values[1:] != values[:-1])] if len(values) else values
+
+
 def _distinct(rows: Ints, n: int) -> Ints:
     """Rows sorted, each once, none that needs itself."""
     rows = rows[rows[:, 0] != rows[:, 1]]
-    codes = np.unique(rows[:, 0] * n + rows[:, 1])
+    codes = _set(rows[:, 0] * n + rows[:, 1])
     return np.stack([codes // max(n, 1), codes % max(n, 1)], 1)

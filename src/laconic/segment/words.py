@@ -64,6 +64,7 @@ def _pattern(join: str, head: str, w: str = _W, first: str = "", after: str = ""
     return rf"""(?V1){blank}*+(?:
     (?:{first}
     [A-Za-z]++(?={BLANK}|[,;!?)\]"]|\.{BLANK}|\z)   # most words of most texts
+  | [()\[\]{{}},;"]|[<>](?![<>])|\.(?={BLANK}|\z)    # and most of their punctuation
   | (?>https?|ftps?|file|wss?|ssh|git|s3|gs|jdbc)://(?:{_URL}++|[.,:;!?'*]++(?={_URL}|\()
         |\((?:{_URL}|[.,:;!?'*])*+\))++
   | (?:\p{{L}}\.){{2,8}}+(?!\w)                     # U.S.  e.g.
