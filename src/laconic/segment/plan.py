@@ -51,7 +51,6 @@ class Plan:
 
     text: str
     atoms: list[Span] = field(default_factory=list)  # one unit each; disjoint
-    cuts: list[int] = field(default_factory=list)  # further bounds, inside words
     marks: list[int] = field(default_factory=list)
     needs: list[tuple[int, int, int]] = field(default_factory=list)  # every unit of [start, end) needs the one at
     commas: list[tuple[int, int, int]] = field(default_factory=list)
@@ -104,18 +103,14 @@ class Plan:
 
     def _bounds(self, words: Ints) -> Ints:
         """The plain bounds with every atom made one unit; white space before an atom is part of it."""
-        if not self.atoms and not self.cuts:
-            return words
-        cuts = np.array(self.cuts, np.int64)
         if not self.atoms:
-            return within_graphemes(self.text, _set(np.append(words, cuts)))
+            return words
         starts, ends = np.array(sorted(self.atoms), np.int64).T
         floor = np.append(0, ends[:-1])
         gaps = zip(floor.tolist(), starts.tolist(), strict=True)
         starts = floor + np.array([len(self.text[s:e].rstrip()) for s, e in gaps], np.int64)
-        inner = _set(np.append(words, cuts))
-        atom = np.searchsorted(starts, inner, side="right") - 1
-        inner = inner[(atom < 0) | (inner >= ends[atom])]
+        atom = np.searchsorted(starts, words, side="right") - 1
+        inner = words[(atom < 0) | (words >= ends[atom])]
         return within_graphemes(self.text, _set(np.concatenate([inner, starts, ends])))
 
     def _rows(self, tiling: Tiling) -> Ints:
