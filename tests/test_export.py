@@ -88,7 +88,12 @@ def test_manifest_says_what_the_config_said(family):
     manifest = Manifest.read(int8)
     assert (manifest.keep_label, manifest.window) == (KEEP[name], WINDOW[name])
     assert manifest.files == {n: sha256(int8 / n) for n in ("config.json", "model.int8.onnx", "tokenizer.json")}
-    assert sorted(p.name for p in int8.iterdir()) == ["laconic.json", "model.int8.onnx", "tokenizer.json"]
+    assert sorted(p.name for p in int8.iterdir()) == [
+        "config.json",
+        "laconic.json",
+        "model.int8.onnx",
+        "tokenizer.json",
+    ]
 
 
 def test_int8_is_smaller(family):

@@ -51,8 +51,9 @@ def _with_needs(sizes: Ints, needs: Ints) -> Ints:
 def large_ones_wait(rank: Ints, rules: Rules, sizes: Ints) -> Ints:
     """The order, changed so that a unit of more than `_LINE` characters joins only when as much is in already.
 
-    `sizes`: int64[n], characters. Otherwise one long line of code with the best score would leave a small budget empty. So the next unit never costs
-    more than what is kept, and a budget is at least half filled, while smaller budgets still keep subsets.
+    Otherwise one long line of code with the best score would leave a small budget empty. So the next unit never costs
+    more than what is kept, a budget is at least half filled, and smaller budgets still keep subsets. `sizes`: int64[n],
+    characters.
     """
     if not (sizes > _LINE).any():
         return rank

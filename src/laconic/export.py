@@ -45,8 +45,9 @@ _LARGEST_FILE = 2**31 - 2**20  # protobuf's limit, and room for the graph
 def export(folder: str | os.PathLike[str], out: str | os.PathLike[str], *, int8: bool = True) -> Path:
     """Write a checkpoint (config.json, *.safetensors, tokenizer) to the folder `out` as a model; returns `out`.
 
-    `out` gets model.int8.onnx (`int8=False`: model.onnx), tokenizer.json, config.json and laconic.json. Pickled weights are refused
-    and no code from the folder is run. The graph is compared with PyTorch on a padded batch before anything is written.
+    `out` gets model.int8.onnx (`int8=False`: model.onnx), tokenizer.json, config.json and laconic.json. Pickled weights
+    are refused and no code from the folder is run. The graph is compared with PyTorch on a padded batch before anything
+    is written.
     """
     source, target = Path(folder), Path(out)
     manifest = Manifest.of_config(source)
