@@ -5,7 +5,8 @@
 Long text and short prompt: one process holds all systems and takes turns, `--rounds` times; the table has the fastest
 run of each, the JSON all. Start-up is a fresh process from its start to its end: import, construct, compress a short
 prompt. Import is `python -c "import …"`. Memory is the peak of a fresh process that compresses the long text. Every
-system uses its own default number of threads and keeps half of the tokens.
+system uses its own default number of threads and keeps half of the tokens. Other work on the machine slows llmlingua's
+threads, which wait for each other, more than laconic's: the share of it is printed, and should be near 0.
 
 The MiniLM body is a real encoder with a random head, the two others are random: what a body computes has no influence
 on how long it takes. The Unigram vocabulary of the XLM-R-large body is small, which spares llmlingua start-up and
@@ -16,12 +17,27 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import time
 from pathlib import Path
 from typing import Any
 
-from common import BODIES, WORK, bare, body, counter, document, exported, fresh, machine, peak_megabytes, system, table
+from common import (
+    BODIES,
+    WORK,
+    bare,
+    body,
+    busy_seconds,
+    counter,
+    document,
+    exported,
+    fresh,
+    machine,
+    peak_megabytes,
+    system,
+    table,
+)
 
 TOKENS = {"MiniLM": 32_000, "BERT-base": 8_000, "XLM-R-large": 4_000}  # slow bodies get what llmlingua does in a minute
 SHORT = (
@@ -29,6 +45,7 @@ SHORT = (
     "storm of 14 January. The engineers found 23 damaged piles, so the cost rose from $1.2 million to $1.9 million."
 )
 PAUSE = 0.3  # seconds between turns: the threads of the one before spin for a while
+TURN = 0.5  # seconds that a turn lasts at least: fast systems run several times
 COLUMNS = {"llmlingua": "llmlingua", "fp32": "laconic fp32", "int8": "laconic int8", "default": "laconic default model"}
 
 
@@ -77,6 +94,7 @@ def _measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
     lazy = dict.fromkeys(COLUMNS, imports["laconic"]) | {"llmlingua": imports["llmlingua"]}
     sizes = {k: made[k] for k in ("tokens", "short_tokens", "pieces")}
     times = {"long": long["seconds"], "short": short["seconds"], "kept": long["kept"]}
+    times["others"] = {column: statistics.mean(shares) for column, shares in long["others"].items()}
     return {**sizes, **times, "start": start, "import": lazy, "memory": memory}
 
 
@@ -99,25 +117,29 @@ def _prepare(name: str, tokens: int, source: str | None, work: str) -> dict[str,
 
 
 def _turns(folders: dict[str, str], rounds: int, seconds: float, text: str | None = None) -> dict[str, Any]:
-    """Seconds of each system, in turns, and the share of tokens each keeps."""
+    """Seconds of each system, in turns; the share of tokens that each keeps; and how busy others kept the machine."""
     content = Path(text).read_text(encoding="utf-8") if text else SHORT
     run = {column: system(_package(column), folder) for column, folder in folders.items()}
     for compress in run.values():
         compress(SHORT)
     found: dict[str, list[float]] = {column: [] for column in run}
     kept: dict[str, float] = {}
-    count = counter()
-    deadline = time.perf_counter() + seconds
+    others: dict[str, list[float]] = {column: [] for column in run}
+    count, deadline = counter(), time.perf_counter() + seconds
     for turn in range(rounds):
         if turn >= 2 and time.perf_counter() > deadline:
             break
         for column, compress in run.items():
             time.sleep(PAUSE)
-            began = time.perf_counter()
-            output = compress(content)
-            found[column].append(time.perf_counter() - began)
+            start, busy, own = time.perf_counter(), busy_seconds(), time.process_time()
+            while time.perf_counter() - start < TURN:
+                began = time.perf_counter()
+                output = compress(content)
+                found[column].append(time.perf_counter() - began)
+            cores, span = os.cpu_count() or 1, time.perf_counter() - start
+            others[column].append(max(0.0, busy_seconds() - busy - (time.process_time() - own)) / (cores * span))
             kept[column] = count(output) / count(content)
-    return {"seconds": found, "kept": kept}
+    return {"seconds": found, "kept": kept, "others": others}
 
 
 def _once(column: str, folder: str, text: str | None = None) -> dict[str, float]:
@@ -145,10 +167,15 @@ def _report(found: dict[str, Any]) -> None:
     print(table(["body", "", *COLUMNS.values(), *ratios], rows))
     print()
     for name, r in found.items():
-        medians = {c: statistics.median(t) for c, t in r["long"].items()}
-        by_median = ", ".join(f"{c} {medians['llmlingua'] / medians[c]:.2f}" for c in list(COLUMNS)[1:])
-        print(f"{name}: {len(r['long']['llmlingua'])} turns, {r['pieces'] / r['tokens']:.2f} pieces a token; ", end="")
-        print(f"long text by medians: {by_median}; kept: {', '.join(f'{c} {k:.3f}' for c, k in r['kept'].items())}")
+        medians = {column: statistics.median(times) for column, times in r["long"].items()}
+        notes = {
+            "× by medians": {c: f"{medians['llmlingua'] / m:.1f}" for c, m in medians.items()},
+            "kept": {c: f"{k:.3f}" for c, k in r["kept"].items()},
+            "machine busy with others": {c: f"{s:.0%}" for c, s in r["others"].items()},
+        }
+        print(f"{name}, long text: {r['pieces'] / r['tokens']:.2f} pieces a token")
+        for what, values in notes.items():
+            print(f"  {what}: {', '.join(f'{c} {v}' for c, v in values.items())}")
     goals = [("MiniLM", "long", "fp32", 1.8), ("MiniLM", "short", "int8", 10), ("XLM-R-large", "long", "default", 90)]
     for name, what, column, goal in goals:
         if name in found:

@@ -28,17 +28,8 @@ from laconic.errors import InputError, ModelError
 from laconic.export import export
 from laconic.hub import load_folder
 from laconic.integrations.llmlingua import PromptCompressor
-from laconic.legacy import (
-    Family,
-    Force,
-    LegacyCompressor,
-    LegacySettings,
-    Words,
-    percentile,
-    threshold,
-    with_aliases,
-    without_repeats,
-)
+from laconic.legacy import LegacyCompressor, with_aliases
+from laconic.legacy.words import Family, Force, LegacySettings, Words, percentile, threshold, without_repeats
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -23,16 +23,8 @@ import numpy as np
 
 from laconic.budget import Budget, counter
 from laconic.errors import InputError
-from laconic.legacy import (
-    BATCH,
-    MAX_FORCE,
-    LegacyCompressor,
-    LegacyResult,
-    LegacySettings,
-    context_share,
-    contexts_of,
-    with_aliases,
-)
+from laconic.legacy import BATCH, MAX_FORCE, LegacyCompressor, context_share, contexts_of, with_aliases
+from laconic.legacy.words import LegacyResult, LegacySettings
 from laconic.text import Bools, Floats, Tiling, cut, mend
 
 if TYPE_CHECKING:
