@@ -100,33 +100,30 @@ class Edges:
         breaks = np.flatnonzero(np.isin(codes, _BREAKS) & space)
         one = _at_or_after(breaks, starts, len(codes))
         has_break = one < core
-        spots = np.full((4, len(tiling)), -1, np.int64)  # line, its end, paragraph, its end
-        for k in np.flatnonzero(has_break).tolist():
-            spots[:, k] = _line_breaks(tiling.text, int(one[k]), int(core[k]))
+        units = np.flatnonzero(has_break)
+        places = zip(one[units].tolist(), core[units].tolist(), strict=True)
+        spots = np.array([_line_breaks(tiling.text, s, e) for s, e in places], np.int64).reshape(-1, 4)
+        double = spots[:, 2] >= 0
+        blank, mark = np.flatnonzero(~bare), np.flatnonzero(bare & ~first)
         return cls(
             core=core,
             glued=first & bare,
             ends_word=~empty & word[ends - 1],
             has_break=has_break,
-            blank=Separators.of(np.where(bare, -1, starts), starts + 1),
-            mark=Separators.of(np.where(bare & ~first, starts, -1), starts + 1),
-            line=Separators.of(spots[0], spots[1]),
-            paragraph=Separators.of(spots[2], spots[3]),
+            blank=Separators(blank, starts[blank], starts[blank] + 1),
+            mark=Separators(mark, starts[mark], starts[mark] + 1),
+            line=Separators(units, spots[:, 0], spots[:, 1]),
+            paragraph=Separators(units[double], spots[double, 2], spots[double, 3]),
         )
 
 
 @dataclass(frozen=True)
 class Separators:
-    """One kind of separator: where each unit has one, if it has."""
+    """One kind of separator: the units that have one, in order, and where it is in the text."""
 
-    starts: Ints  # int64[n], positions in the text; -1 for none
+    units: Ints
+    starts: Ints
     ends: Ints
-    following: Ints  # int64[n + 1]: the first unit at or after each that has one; n for none
-
-    @classmethod
-    def of(cls, starts: Ints, ends: Ints) -> Separators:
-        n = len(starts)
-        return cls(starts, ends, _at_or_after(np.flatnonzero(starts >= 0), np.arange(n + 1), n))
 
 
 def _at_or_after(positions: Ints, places: Ints, none: int) -> Ints:
@@ -185,9 +182,10 @@ def mend(tiling: Tiling, keep: Bools) -> Ints:
         (edges.blank, edges.ends_word[left] & edges.glued[right]),
         (edges.mark, edges.ends_word[left] & edges.glued[right]),
     ):
-        unit = kind.following[left + 1]
-        here = np.flatnonzero((unit < right) & wanted & (pieces[:, 1] == 0))
-        pieces[here, 0], pieces[here, 1] = kind.starts[unit[here]], kind.ends[unit[here]]
+        first = np.searchsorted(kind.units, left + 1)
+        inside = np.append(kind.units, len(tiling))[first] < right
+        here = np.flatnonzero(inside & wanted & (pieces[:, 1] == 0))
+        pieces[here, 0], pieces[here, 1] = kind.starts[first[here]], kind.ends[first[here]]
         if kind is edges.paragraph or kind is edges.line:  # it takes the place of the blank before the unit
             starts[gap[here] + 1] = edges.core[right[here]]
     spans = np.concatenate([np.stack([starts, ends], 1), pieces[pieces[:, 1] > 0]])

@@ -40,6 +40,9 @@ class _Window:
     ends: Ints
 
 
+_Found = tuple[Ints, Ints, Floats]  # starts, ends, P(keep) of a window's tokens
+
+
 class Classifier:
     """P(keep) of each unit from a token-classification model."""
 
@@ -59,21 +62,21 @@ class Classifier:
         bounds = [sentences(t) for t in tilings]
         languages = self._model.manifest.languages
         foreign = [foreign_sentences(t, b, languages) for t, b in zip(tilings, bounds, strict=True)]
-        found: list[list[tuple[_Window, Floats]]] = [[] for _ in tilings]
+        found: list[list[_Found]] = [[] for _ in tilings]
         jobs = zip(tilings, bounds, foreign, strict=True)
         windows = (w for k, (t, b, f) in enumerate(jobs) for w in self._windows(k, t, b[:-1][~f], b[1:][~f]))
         while wave := list(islice(windows, _WAVE)):
             for window, p in zip(wave, self._probabilities(wave), strict=True):
-                found[window.text].append((window, p))
+                found[window.text].append((window.starts, window.ends, p))
                 if progress:
                     progress(int(window.ends[-1] - window.starts[0]))
         return [self._scores(*job) for job in zip(tilings, bounds, foreign, found, strict=True)]
 
-    def _scores(self, tiling: Tiling, bounds: Ints, foreign: Bools, found: list[tuple[_Window, Floats]]) -> Scores:
+    def _scores(self, tiling: Tiling, bounds: Ints, foreign: Bools, found: list[_Found]) -> Scores:
         values = np.full(len(tiling), np.nan, np.float32)
         if found:
-            starts, ends = (np.concatenate([getattr(w, side) for w, _ in found]) for side in ("starts", "ends"))
-            values = pool(np.concatenate([p for _, p in found]), starts, ends, tiling)
+            starts, ends, p = (np.concatenate(column) for column in zip(*found, strict=True))
+            values = pool(p, starts, ends, tiling)
         if not foreign.any():
             return Scores(values, self.name)
         unit = np.repeat(foreign, np.diff(bounds))
