@@ -69,6 +69,7 @@ def test_keeping_all_is_the_text_and_keeping_none_is_nothing(text):
         ("one two\n    three", ("one", "three"), "one\n    three"),
         ("foo bar(baz)", ("foo", "baz"), "foo baz"),
         ("foo(baz)", ("foo", "baz"), "foo(baz"),
+        ("foo, (baz)", ("foo", ",", "baz"), "foo, baz"),
         ("Hello, world.", ("world", "."), "world."),
         ("drop\n    indented", ("indented",), "    indented"),
         ("我们今天去", ("我", "去"), "我去"),

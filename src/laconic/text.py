@@ -158,7 +158,8 @@ def mend(tiling: Tiling, keep: Bools) -> Ints:
     The spans are sorted, disjoint and do not touch. Where units were dropped between two kept ones:
 
     * a line break in between stays a line break (two stay two: a paragraph), and takes the place of the blank;
-    * two words that would fuse keep one separator of the gap: white space first, else a punctuation mark;
+    * a word that lost the white space before it keeps one blank of the gap;
+    * two words that would still fuse keep one punctuation mark of the gap;
     * blanks that open the result because all before them was dropped go.
 
     >>> from laconic.segment import words
@@ -179,7 +180,7 @@ def mend(tiling: Tiling, keep: Bools) -> Ints:
     for kind, wanted in (
         (edges.paragraph, ~edges.has_break[right]),
         (edges.line, ~edges.has_break[right]),
-        (edges.blank, edges.ends_word[left] & edges.glued[right]),
+        (edges.blank, edges.glued[right]),
         (edges.mark, edges.ends_word[left] & edges.glued[right]),
     ):
         first = np.searchsorted(kind.units, left + 1)
