@@ -8,8 +8,8 @@ models are the encoder of `--base` under a cased tokenizer trained here, which k
 for WordPiece, no emoji, like multilingual BERT; embeddings are taken over where the piece is known.
 
 The columns. *tokens*: counted on the output / allowed (rate 0.5, or `target_token`). *verbatim*: are the characters of
-the output those of the input, in their order? *numbers cut*: numbers in the output that the input has not. *breaks*:
-line breaks in the output / in the input. *fused*: words of the output, with marks inside, that the input has not.
+the output those of the input, in their order? *facts cut*: numbers and URLs of the output that the input has not.
+*breaks*: line breaks in the output / in the input. *fused*: words of the output, marks inside, that the input has not.
 *usable*: does code still parse, does JSON, and how many lines are whole lines of the input?
 """
 
@@ -100,10 +100,10 @@ INPUTS: dict[str, tuple[str, str]] = {  # name: (text, kind)
     "empty": ("", ""),
     "one word": ("Hello", ""),
 }
-_NUMBER = re.compile(r"\d+(?:[.,:/-]\d+)*")
+_FACT = re.compile(r"(?:https?|ftp)://[^\s,]*[^\s,.:]|\d+(?:[.,:/-]\d+)*")
 _LATIN = r"[A-Za-z\u00c0-\u024f]+"
 _WORD = re.compile(rf"{_LATIN}(?:[.,;:!?]{_LATIN})*")
-HEAD = ["input", "system", "tokens", "budget met", "verbatim", "numbers cut", "breaks", "fused", "usable"]
+HEAD = ["input", "system", "tokens", "budget met", "verbatim", "facts cut", "breaks", "fused", "usable"]
 
 
 def main() -> None:
@@ -139,13 +139,13 @@ def _run(
         output = compress(text, tokens=tokens) if tokens else compress(text)
     except Exception as error:
         return {"crash": type(error).__name__}
-    numbers, words = set(_NUMBER.findall(text)), set(_WORD.findall(text))
+    facts, words = set(_FACT.findall(text)), set(_WORD.findall(text))
     return {
         "output": output,
         "tokens": count(output),
         "asked": asked,
         "verbatim": _subsequence(output, text),
-        "numbers": [n for n in _NUMBER.findall(output) if n not in numbers],
+        "facts": [f for f in _FACT.findall(output) if f not in facts],
         "breaks": [output.count("\n"), text.count("\n")],
         "fused": [w for w in _WORD.findall(output) if w not in words],
         "usable": _usable(output, text, kind),
@@ -186,7 +186,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
     met = "yes" if over <= 0 else f"no, +{over}" + (f" ({over / row['asked']:.0%})" if row["asked"] else "")
     tokens = f"{row['tokens']:,} / {row['asked']:,}" + (" (all lost)" if row["lost"] else "")
     verbatim, breaks = "yes" if row["verbatim"] else "no", "{} / {}".format(*row["breaks"])
-    return [*first, tokens, met, verbatim, _some(row["numbers"]), breaks, _some(row["fused"]), row["usable"]]
+    return [*first, tokens, met, verbatim, _some(row["facts"]), breaks, _some(row["fused"]), row["usable"]]
 
 
 def _some(found: list[str]) -> str:
@@ -195,16 +195,16 @@ def _some(found: list[str]) -> str:
 
 
 def _summary(found: list[dict[str, Any]], systems: list[str]) -> str:
-    head = ["system", "crashes", "all lost", "budget met", "verbatim", "numbers cut", "breaks kept", "fused"]
+    head = ["system", "crashes", "all lost", "budget met", "verbatim", "facts cut", "breaks kept", "fused"]
     rows = []
     for system in systems:
         runs = [r for r in found if r["system"] == system and "crash" not in r]
         crashes = sum(r["system"] == system for r in found) - len(runs)
         met, same = sum(r["tokens"] <= r["asked"] for r in runs), sum(r["verbatim"] for r in runs)
         kept, given = (sum(r["breaks"][k] for r in runs) for k in (0, 1))
-        numbers, fused = (sum(len(r[key]) for r in runs) for key in ("numbers", "fused"))
+        facts, fused = (sum(len(r[key]) for r in runs) for key in ("facts", "fused"))
         shares = f"{met} of {len(runs)}", f"{same} of {len(runs)}"
-        rows.append([system, crashes, sum(r["lost"] for r in runs), *shares, numbers, f"{kept} of {given}", fused])
+        rows.append([system, crashes, sum(r["lost"] for r in runs), *shares, facts, f"{kept} of {given}", fused])
     return table(head, rows)
 
 

@@ -10,8 +10,8 @@ import numpy.typing as npt
 from laconic.text import Bools, Ints, Tiling
 
 _RUN = 64  # characters without a blank: no word of any language (base64, hashes, minified code)
-_DENSE = 200  # characters of one sentence from which a lack of blanks tells minified code
-_BLANKS = 0.06  # share of white space below which it does; English prose has 0.17, dense code 0.10
+_SURE = 200  # characters of one sentence from which that tells something: a URL alone is fine
+_BLANKS = 0.06  # share of white space below which it is minified code; English prose has 0.17, dense code 0.10
 
 
 def foreign_sentences(tiling: Tiling, bounds: Ints, languages: Collection[str]) -> Bools:
@@ -28,8 +28,9 @@ def foreign_sentences(tiling: Tiling, bounds: Ints, languages: Collection[str]) 
     size = np.maximum(np.diff(edges) - _inside(blank, edges), 1)
     unspaced = ((codes >= 0x2E80) & (codes < 0xAC00)) | ((codes >= 0x0E00) & (codes < 0x1100))
     broken = blank | unspaced  # scripts without blanks are no unbroken runs
-    foreign = _inside(_long_runs(broken), edges) > 0.5 * size
-    foreign |= (np.diff(edges) >= _DENSE) & (_inside(broken, edges) < _BLANKS * np.diff(edges))
+    runs = _inside(_long_runs(broken), edges) > 0.5 * size
+    dense = _inside(broken, edges) < _BLANKS * np.diff(edges)
+    foreign: Bools = (np.diff(edges) >= _SURE) & (runs | dense)
     if set(languages) == {"en"}:
         foreign |= _inside(_other_letters(codes), edges) > 0.5 * size
     return foreign
