@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
+from numbers import Integral, Real
 from pathlib import Path
 
 from laconic.errors import InputError
@@ -35,7 +36,7 @@ class Budget:
             named = " and ".join(f"{k}={v}" for k, v in given.items())
             raise InputError(f"one budget at a time, got {named}; leave out all but one")
         for name, value in given.items():
-            if isinstance(value, bool) or not isinstance(value, int if name == "tokens" else (int, float)):
+            if isinstance(value, bool) or not isinstance(value, Integral if name == "tokens" else Real):
                 kind = "a whole number" if name == "tokens" else "a number"
                 raise InputError(f"{name} must be {kind}, got {value!r}")
         if self.rate is not None and not 0 < self.rate <= 1:
@@ -54,9 +55,9 @@ class Budget:
         if self.threshold is not None:
             return None
         if self.tokens is not None:
-            return self.tokens
+            return int(self.tokens)
         rate = DEFAULT_RATE if self.rate is None else self.rate
-        return math.floor(Decimal(str(rate)) * tokens_before)
+        return math.floor(Decimal(str(float(rate))) * tokens_before)
 
 
 def _hint(rate: float) -> str:
@@ -76,7 +77,10 @@ class Counter:
         """Tokens of a text; any str."""
         if not text.isascii():  # lone surrogates cannot be sent to any model: counted as U+FFFD
             text = _SURROGATES.sub("\ufffd", text)
-        return self.function(text)
+        size = self.function(text)
+        if not isinstance(size, Integral):
+            raise InputError(f"a counter returns a whole number, {self.name} returned {size!r}")
+        return int(size)
 
 
 def counter(name: str | Path | Counter | Callable[[str], int] = DEFAULT_COUNTER) -> Counter:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from laconic import DEFAULT_MODEL, __version__
 from laconic.errors import InputError, LaconicError
+from laconic.render import CONTROLS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     try:
         args = _parser().parse_args(argv)
+        if sys.stdout is None or sys.stdin is None:
+            raise InputError("standard input and standard output must be open; redirect them to /dev/null instead")
         status: int = args.run(args)
         sys.stdout.flush()
         return status
@@ -36,14 +39,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        return _fail("interrupted", 130)
+        return _fail("interrupted", 1)
     except Exception as error:  # a bug of ours, or the machine's: one line, never a traceback
         return _fail(f"{type(error).__name__}: {error}", 1)
 
 
 def _fail(message: str, status: int) -> int:
-    print("laconic: " + " ".join(message.split()), file=sys.stderr)
+    _say("laconic: " + " ".join(message.split()).translate(CONTROLS))
     return status
+
+
+def _say(line: str) -> None:
+    """A line on standard error, if there is one; on a terminal, not glued to the text before it."""
+    if sys.stderr is not None:
+        print(line, file=sys.stderr)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -127,7 +136,9 @@ def _compress(args: argparse.Namespace) -> int:
         "html": result.html,
     }[args.format]()
     _write(args.output, text)
-    print(result.stats(), file=sys.stderr)
+    if args.output is None and sys.stdout.isatty() and not text.endswith("\n"):
+        _say("")
+    _say(result.stats())
     return 0
 
 
@@ -138,7 +149,7 @@ def _show(args: argparse.Namespace) -> int:
     else:
         color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
         _write(None, result.show(color) + "\n")
-    print(result.stats(), file=sys.stderr)
+    _say(result.stats())
     return 0
 
 
@@ -164,7 +175,7 @@ def _run(args: argparse.Namespace) -> Compression:
 @contextmanager
 def _bar(size: int) -> Iterator[Progress | None]:
     """A progress bar on standard error when the work is long and a person watches."""
-    if size < _LONG or not sys.stderr.isatty():
+    if size < _LONG or sys.stderr is None or not sys.stderr.isatty():
         yield None
         return
     from tqdm import tqdm

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from laconic.prompt import ROLES, Messages, Prompt, read
 from laconic.result import Compression, KeptPart, whole
 from laconic.score import Progress, Scorer, Scores
 from laconic.segment import Rules, Segmentation, segment
-from laconic.text import Bools, Floats, cut, mend
+from laconic.text import Bools, Floats, Ints, cut, mend
 
 Pattern = str | re.Pattern[str]
 _TOGETHER = 64  # prompts scored in one go by compress_many
@@ -77,8 +76,8 @@ class Compressor:
         newest: bool = False,
     ) -> Iterator[Compression]:
         """`compress` for many prompts, in order, batched inside; each has its own budget. Lazy: memory stays flat."""
-        if isinstance(prompts, str):
-            raise InputError("compress_many takes several prompts, got one str; use compress")
+        if isinstance(prompts, (str, Mapping)) or not isinstance(prompts, Iterable):
+            raise InputError(f"compress_many takes several prompts, got one {type(prompts).__name__}; use compress")
         options = _Options(Budget(rate, tokens, threshold), _compiled(protect), strict)
         self._refuse(question)
         return self._lazily(iter(prompts), options, roles, newest)
@@ -86,8 +85,17 @@ class Compressor:
     def _lazily(
         self, prompts: Iterator[str | Messages], options: _Options, roles: Collection[str], newest: bool
     ) -> Iterator[Compression]:
-        while batch := [read(p, roles, newest) for p in islice(prompts, _TOGETHER)]:
+        batch: list[Prompt] = []
+        try:
+            for prompt in prompts:
+                batch.append(read(prompt, roles, newest))
+                if len(batch) == _TOGETHER:
+                    yield from self._all(batch, options)
+                    batch = []
+        except InputError:  # what came before the bad prompt is still delivered
             yield from self._all(batch, options)
+            raise
+        yield from self._all(batch, options)
 
     def _refuse(self, question: str | None) -> None:
         if question is not None:
@@ -116,9 +124,12 @@ def _compiled(protect: Collection[Pattern]) -> tuple[re.Pattern[str], ...]:
     if isinstance(protect, (str, re.Pattern)):
         raise InputError(f"protect takes a list of regular expressions; write protect=[{protect!r}]")
     try:
-        return tuple(re.compile(p) for p in protect)
+        patterns = tuple(re.compile(p) for p in protect)
     except (re.error, TypeError) as error:
-        raise InputError(f"protect takes regular expressions, got {list(protect)!r}: {error}") from None
+        raise InputError(f"protect takes regular expressions, got {protect!r}: {error}") from None
+    if any(isinstance(p.pattern, bytes) for p in patterns):
+        raise InputError(f"protect takes regular expressions over str, got bytes: {protect!r}")
+    return patterns
 
 
 class _Job:
@@ -143,8 +154,8 @@ class _Job:
                 parts, after = chosen, size
         if not met and self.options.strict:
             raise BudgetError(
-                f"the protected text alone is {after:,} tokens, more than the budget of {self.limit:,}; "
-                "raise the budget or protect less"
+                f"what must stay (protected text, the brackets of JSON) is {after:,} tokens, more than the budget of "
+                f"{self.limit:,}; raise the budget or protect less"
             )
         return Compression(
             parts=parts,
@@ -167,6 +178,8 @@ class _Job:
         if self.limit is not None:
             sizes = np.concatenate([np.zeros(0, np.int64), *(np.diff(s.tiling.bounds) for s in self.open)])
             rank = large_ones_wait(rank, rules, sizes)
+        if len(self.open) > 1:
+            rank = _best_first(rank, np.repeat(np.arange(len(self.open)), [len(s.tiling) for s in self.open]))
         entry = entries(rank, rules, protected)
         fixed = sum(n for n, part in zip(self.before, self.prompt.parts, strict=True) if part.fixed)
         splits = np.cumsum([len(s.tiling) for s in self.open])[:-1]
@@ -197,13 +210,22 @@ def _kept(segmentation: Segmentation, scores: Floats, keep: Bools) -> KeptPart:
     return KeptPart(segmentation.tiling, scores, keep, mend(segmentation.tiling, keep))
 
 
+def _best_first(rank: Ints, part: Ints) -> Ints:
+    """The order with the best unit of every part in front: a message should not become empty."""
+    _, best = np.unique(part[rank], return_index=True)
+    best = np.sort(best)
+    return np.concatenate([rank[best], np.delete(rank, best)])
+
+
 def _touched(segmentation: Segmentation, patterns: Sequence[re.Pattern[str]]) -> Bools:
-    """Units that a match of any pattern touches (not their leading white space alone)."""
+    """Units that a match of any pattern touches; white space at its ends touches nothing."""
     tiling = segmentation.tiling
     mask = np.zeros(len(tiling), bool)
     for pattern in patterns:
         for match in pattern.finditer(tiling.text):
-            if match.end() > match.start():
-                first, last = tiling.unit_at([match.start(), match.end() - 1]).tolist()
+            core = match.group().strip()
+            if core:
+                start = match.start() + match.group().index(core)
+                first, last = tiling.unit_at([start, start + len(core) - 1]).tolist()
                 mask[first : last + 1] = True
     return mask

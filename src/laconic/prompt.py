@@ -32,7 +32,7 @@ class Prompt:
 
     def with_texts(self, texts: Sequence[str]) -> list[dict[str, Any]]:
         """The messages with each part's text replaced; everything else deeply equal, the original unchanged."""
-        result = copy.deepcopy([dict(m) for m in self.messages or ()])
+        result: list[dict[str, Any]] = _rebuilt(list(self.messages or ()))
         for part, text in zip(self.parts, texts, strict=True):
             if text != part.text:
                 node: Any = result
@@ -40,6 +40,15 @@ class Prompt:
                     node = node[step]
                 node[part.path[-1]] = text
         return result
+
+
+def _rebuilt(node: Any) -> Any:
+    """A copy in which nothing is shared, also where the original uses one block twice."""
+    if isinstance(node, Mapping):
+        return {key: _rebuilt(value) for key, value in node.items()}
+    if isinstance(node, (list, tuple)):
+        return [_rebuilt(value) for value in node]
+    return copy.deepcopy(node)
 
 
 def read(prompt: str | Messages, roles: Collection[str] = ROLES, newest: bool = False) -> Prompt:
@@ -50,6 +59,8 @@ def read(prompt: str | Messages, roles: Collection[str] = ROLES, newest: bool = 
     """
     if isinstance(prompt, str):
         return Prompt((Part(prompt),))
+    if isinstance(roles, str):
+        raise InputError(f"roles takes several names; write roles=[{roles!r}]")
     _check(prompt)
     found = [(k, role, path, text) for k, m in enumerate(prompt) for role, path, text in _texts(k, m)]
     users = [k for k, role, _, _ in found if role == "user"]

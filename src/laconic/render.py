@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 _DROPPED = "\x1b[2;9m"  # dim, struck through
 _SHADES = ("\x1b[38;5;250m", "\x1b[38;5;157m", "\x1b[38;5;120m", "\x1b[1;38;5;46m")  # kept: the greener, the surer
 _RESET = "\x1b[0m"
-_CONTROLS = {c: 0x2400 + c for c in range(0x20) if c not in (0x09, 0x0A, 0x0D)} | {0x7F: 0x2421}
+_HIDDEN = [*range(0x80, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)]  # C1 controls, bidi overrides
+CONTROLS = {c: 0x2400 + c for c in range(0x20) if c not in (0x09, 0x0A)} | dict.fromkeys(_HIDDEN, 0xFFFD)
+CONTROLS |= {0x7F: 0x2421, 0x0D: None}
 
 
 def ansi(result: Compression, color: bool = True) -> str:
@@ -22,16 +24,21 @@ def ansi(result: Compression, color: bool = True) -> str:
 
 def _printable(text: str) -> str:
     """Control characters as their pictures: a document must not drive the terminal it is shown on."""
-    return text.translate(_CONTROLS).encode("utf-8", "replace").decode()
+    return text.translate(CONTROLS).encode("utf-8", "replace").decode()
+
+
+def _blank(text: str) -> str:
+    """The white space a unit begins with."""
+    return _printable(text[: len(text) - len(text.lstrip())])
 
 
 def _ansi_part(part: KeptPart) -> str:
     out, last = [], ""
     for text, score, kept in part.units():
         style = _SHADES[_shade(score, len(_SHADES))] if kept else _DROPPED
-        blank = text[: len(text) - len(text.lstrip())]
+        blank = _blank(text)
         change = (_RESET if last else "") + blank + style if style != last else blank
-        out.append(change + _printable(text[len(blank) :]))
+        out.append(change + _printable(text.lstrip()))
         last = style
     return "".join(out) + (_RESET if last else "")
 
@@ -39,13 +46,13 @@ def _ansi_part(part: KeptPart) -> str:
 def _plain_part(part: KeptPart) -> str:
     out, open_ = [], False
     for text, _, kept in part.units():
-        blank = text[: len(text) - len(text.lstrip())]
+        blank = _blank(text)
         if kept == open_:  # a dropped stretch ends here, or begins
             out.append("-]" + blank if kept else blank + "[-")
             open_ = not kept
         else:
             out.append(blank)
-        out.append(_printable(text[len(blank) :]))
+        out.append(_printable(text.lstrip()))
     return "".join(out) + ("-]" if open_ else "")
 
 
@@ -99,6 +106,6 @@ def _html_part(part: KeptPart) -> str:
         tag = f'mark class="a{_shade(score, 5)}"' if kept else "del"
         if tag != last:
             out.append((f"</{last.split()[0]}>" if last else "") + f"<{tag}>")
-        out.append(escape.escape(text.translate(_CONTROLS)))
+        out.append(escape.escape(text.translate(CONTROLS)))
         last = tag
     return "".join(out) + (f"</{last.split()[0]}>" if last else "")

@@ -14,7 +14,7 @@ from laconic.prompt import Prompt
 from laconic.text import Bools, Floats, Ints, Span, Tiling, cut
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class KeptPart:
     """One text of the prompt and what was kept of it."""
 
@@ -42,7 +42,7 @@ class KeptPart:
         return zip(self.tiling, self.scores.tolist(), self.keep.tolist(), strict=True)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Compression:
     """What was kept, and how that compares with the budget.
 
@@ -61,6 +61,9 @@ class Compression:
     model: str
     counter: str
     seconds: float
+
+    def __repr__(self) -> str:
+        return f"<Compression {self.stats()}>"
 
     def _only(self) -> KeptPart:
         if self.prompt.messages is not None:
@@ -110,7 +113,7 @@ class Compression:
         name = self.model or self.method
         if self.model and self.method != "llmlingua2":  # a part of the text was scored another way
             name += f" ({self.method})"
-        unmet = "" if self.met else ", budget not met: protected text alone exceeds it"
+        unmet = "" if self.met else ", budget not met: what must stay exceeds it"
         return f"{line}, {name}, {self.seconds:.2f} s{unmet}"
 
     def to_dict(self) -> dict[str, Any]:

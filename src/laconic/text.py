@@ -24,6 +24,7 @@ Span = tuple[int, int]
 _BLANKS = np.array([ord(c) for c in map(chr, range(0x3001)) if c.isspace()], np.uint32)
 _BREAKS = np.array([ord(c) for c in "\n\r\v\f\x85\u2028\u2029"], np.uint32)
 _BREAK = re.compile(r"\r\n|[\n\r\v\f\x85\u2028\u2029]")
+_SIGNS = np.array([ord(c) for c in ".,:;/+-*^=<>%$€£¥#@~±−–"], np.uint32)
 # Scripts that put no blank between words: neighbours there do not read as one word.
 _UNSPACED = ((0x2E80, 0xA4D0), (0xF900, 0xFB00))
 
@@ -80,8 +81,8 @@ class Edges:
     """White space and word characters at the edges of units: arrays over units."""
 
     core: Ints  # where the unit's leading white space ends (= its end for a unit of white space only)
-    glued: Bools  # a word character starts the unit, with no white space before it
-    ends_word: Bools  # a word character ends the unit
+    glued: Bools  # a word or a signed number starts the unit, with no white space before it
+    open_end: Bools  # the unit ends in a word, or in a mark that would join numbers (3. 7: 2-)
     has_break: Bools  # a line break is in the leading white space
     blank: Separators
     mark: Separators  # one punctuation mark
@@ -97,6 +98,8 @@ class Edges:
         word = _fuses(codes)
         empty = core == ends
         first = np.where(empty, False, word[np.minimum(core, len(codes) - 1)])
+        second = np.where(core + 1 < ends, word[np.minimum(core + 1, len(codes) - 1)], False)
+        signed = second & np.isin(codes[np.minimum(core, len(codes) - 1)], _SIGNS)
         breaks = np.flatnonzero(np.isin(codes, _BREAKS) & space)
         one = _at_or_after(breaks, starts, len(codes))
         has_break = one < core
@@ -107,8 +110,8 @@ class Edges:
         blank, mark = np.flatnonzero(~bare), np.flatnonzero(bare & ~first)
         return cls(
             core=core,
-            glued=first & bare,
-            ends_word=~empty & word[ends - 1],
+            glued=(first | signed) & bare,
+            open_end=~empty & (word[ends - 1] | np.isin(codes[ends - 1], _SIGNS)),
             has_break=has_break,
             blank=Separators(blank, starts[blank], starts[blank] + 1),
             mark=Separators(mark, starts[mark], starts[mark] + 1),
@@ -159,7 +162,7 @@ def mend(tiling: Tiling, keep: Bools) -> Ints:
 
     * a line break in between stays a line break (two stay two: a paragraph), and takes the place of the blank;
     * a word that lost the white space before it keeps one blank of the gap;
-    * two words that would still fuse keep one punctuation mark of the gap;
+    * two words (or numbers and their signs) that would still fuse keep one punctuation mark of the gap;
     * blanks that open the result because all before them was dropped go.
 
     >>> from laconic.segment import words
@@ -181,7 +184,7 @@ def mend(tiling: Tiling, keep: Bools) -> Ints:
         (edges.paragraph, ~edges.has_break[right]),
         (edges.line, ~edges.has_break[right]),
         (edges.blank, edges.glued[right]),
-        (edges.mark, edges.ends_word[left] & edges.glued[right]),
+        (edges.mark, edges.open_end[left] & edges.glued[right]),
     ):
         first = np.searchsorted(kind.units, left + 1)
         inside = np.append(kind.units, len(tiling))[first] < right

@@ -79,8 +79,9 @@ class Classifier:
             values = pool(p, starts, ends, tiling)
         if not foreign.any():
             return Scores(values, self.name)
-        unit = np.repeat(foreign, np.diff(bounds))
-        values[unit] = surprisal_ranks(tiling, bounds)[unit]
+        where = np.flatnonzero(np.repeat(foreign, np.diff(bounds)))
+        edges = zip(tiling.bounds[where].tolist(), tiling.bounds[where + 1].tolist(), strict=True)
+        values[where] = surprisal_ranks([tiling.text[s:e] for s, e in edges], np.diff(bounds)[foreign])
         return Scores(values, "tfidf" if foreign.all() else f"{self.name}+tfidf")
 
     def _windows(self, which: int, tiling: Tiling, first: Ints, last: Ints) -> Iterator[_Window]:

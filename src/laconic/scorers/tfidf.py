@@ -32,7 +32,7 @@ class TfIdf:
 
     def score(self, tilings: Sequence[Tiling], progress: Progress | None = None) -> list[Scores]:
         """float32[n] a tiling: the rank of each unit among all of them, NaN for white space."""
-        return [Scores(surprisal_ranks(t, sentences(t)), self.name) for t in tilings]
+        return [Scores(surprisal_ranks(list(t), np.diff(sentences(t))), self.name) for t in tilings]
 
 
 def load(model: str) -> TfIdf:
@@ -40,11 +40,11 @@ def load(model: str) -> TfIdf:
     return TfIdf()
 
 
-def surprisal_ranks(tiling: Tiling, bounds: Ints) -> Floats:
-    """Ranks in (0, 1] of the units' surprisal, float32[n], NaN for white space; `bounds`: of sentences, in units."""
-    if not len(tiling):
+def surprisal_ranks(units: Sequence[str], length: Ints) -> Floats:
+    """Ranks in (0, 1] of the units' surprisal, float32[n], NaN for white space; `length`: of sentences, in units."""
+    if not units:
         return np.zeros(0, np.float32)
-    strings = np.array([u.strip().casefold() for u in tiling], dtype=object)
+    strings = np.array([u.strip().casefold() for u in units], dtype=object)
     size = np.array([len(s) for s in strings])
     single = _information(strings)
     following = np.append(strings[1:], "")
@@ -55,10 +55,9 @@ def surprisal_ranks(tiling: Tiling, bounds: Ints) -> Floats:
     weight = np.log2(1 + np.where(number, _NUMBER, size)) / 2
     own = np.where(unspaced, (pair + np.append(pair[:1], pair[:-1])) / 2, single + weight)
     own = np.where(word, own, own / 4)  # a mark of punctuation alone says little
-    length = np.diff(bounds)
+    bounds = np.append(0, np.cumsum(length))
     mean = np.add.reduceat(own, bounds[:-1]) / length
-    edges = tiling.bounds[bounds].tolist()
-    texts = [tiling.text[s:e].strip() for s, e in pairwise(edges)]
+    texts = ["".join(units[a:z]).strip() for a, z in pairwise(bounds.tolist())]
     mean = np.where(_stood_before(texts), mean * _REPEATED, mean)
     share = np.where(unspaced, _SENTENCE_SHARE_UNSPACED, _SENTENCE_SHARE)
     value = share * np.repeat(mean, length) + (1 - share) * own

@@ -36,6 +36,9 @@ CODE = r"""(?=[^\n]{1,400}+$)(?=[^\S\n]*+\S)[^\S\n]*+(?:
 # What only continues code, at its own indent.
 _STATEMENT = r"(?:#|//|\*|(?:raise|assert|del|yield|pass|break|continue|return|global|nonlocal|end|done|fi)\b)"
 
+# What closes what a line at the same indent has opened.
+_CLOSES = r"[\])}]|(?:except|finally|catch|rescue|ensure|end|fi|done|esac)\b"
+
 # An indented line that is code: no five words in a row, and a mark that prose does not carry.
 _INDENTED = r"(?![^\n]*\w \w++ \w++ \w++ \w)(?=[^\n]*(?:\w[({\[]|\s[-+*/:]?=\s|[;{}]\s*$|->|::|\w_\w))"
 
@@ -52,9 +55,42 @@ def plan_code(plan: Plan, start: int, literal: bool = False) -> int:
 
 
 def code_lines(plan: Plan, start: int, end: int) -> None:
-    """Every line one unit."""
+    """Every line one unit; what stands inside something needs it, and what opens something needs its first line.
+
+    So a body never moves under another header, a header never stands bare, brackets and long strings are closed: what
+    is kept of Python mostly still parses.
+    """
+    around: list[tuple[int, int, bool]] = []  # (indent, position, has it a body yet?) of the lines around
+    quoted, opening = "", -1
     for line in compiled(r"\S[^\n]*+").finditer(plan.text, start, end):
-        plan.line(line.start(), line.start() + len(line.group().rstrip()))
+        position, core = line.start(), line.group().rstrip()
+        plan.line(position, position + len(core))
+        if quoted:  # the lines of a long string need its first, which needs its last
+            plan.need(position, position + len(core), opening)
+            if not (quoted := _quote(core, quoted, "")):
+                plan.pair(opening, position)
+            continue
+        blank = plan.text[plan.text.rfind("\n", 0, position) + 1 : position]
+        _nest(plan, around, len(blank.expandtabs()), position, core)
+        quoted, opening = _quote(core, "", plan.text[position + len(core) : position + DOCSTRING]), position
+
+
+def _nest(plan: Plan, around: list[tuple[int, int, bool]], indent: int, position: int, core: str) -> None:
+    while around and around[-1][0] > indent:
+        around.pop()
+    if around and around[-1][0] == indent:
+        _, sibling, body = around.pop()
+        if body and compiled(_CLOSES).match(core):
+            plan.pair(sibling, position)
+        elif body and compiled(r"(?:else|elif)\b").match(core):
+            plan.need(position, position + len(core), sibling)
+    if around:
+        outer, parent, body = around[-1]
+        plan.need(position, position + len(core), parent)
+        if not body:
+            plan.pair(parent, position)
+            around[-1] = (outer, parent, True)
+    around.append((indent, position, False))
 
 
 def looks_indented(text: str, start: int) -> bool:

@@ -1,4 +1,7 @@
-"""Unified diffs: a hunk is one unit, whatever its size, so that what is kept still applies (`git apply`)."""
+"""Unified diffs: a hunk is one unit, so that what is kept still applies (`git apply`).
+
+Only a hunk that is most of the text goes by its lines, or nothing of it could be kept.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,10 @@ def plan_diff(plan: Plan, start: int, limit: int) -> int:
         first = position
         while hunk := compiled(_HUNK).match(text, position, limit):
             end = _hunk_end(text, hunk, limit)
-            plan.atom(position, end)
+            if plan.is_part(end - position):
+                plan.atom(position, end)
+            else:
+                _lines(plan, position, end)
             if first > header:
                 plan.need(position, position + 1, header)
             position = end
@@ -35,6 +41,17 @@ def plan_diff(plan: Plan, start: int, limit: int) -> int:
             break
     plan.claim(start, position)
     return position
+
+
+def _lines(plan: Plan, start: int, end: int) -> None:
+    """The lines of a hunk, each a unit that needs the hunk's first."""
+    position = start
+    while position < end:
+        stop = plan.text.find("\n", position, end) + 1 or end
+        plan.atom(position, stop)
+        if position > start:
+            plan.need(position, stop, start)
+        position = stop
 
 
 def _hunk_end(text: str, hunk: regex.Match[str], limit: int) -> int:

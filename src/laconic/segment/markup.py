@@ -8,7 +8,7 @@ from functools import cache
 import regex
 
 from laconic.segment.plan import Plan
-from laconic.segment.words import plain
+from laconic.segment.words import compiled, plain
 from laconic.text import Span
 
 DEEPEST = 64  # elements around; the outermost of more count as tags left open
@@ -25,7 +25,7 @@ def _inline() -> regex.Pattern[str]:
       (?P<target>\]\([^()\s]{0,1000}+(?:\([^()\s]{0,200}+\)[^()\s]{0,1000}+)?(?:\ "[^"\n]{0,200}+")?\)))
   | \*\*(?=[^\s*])(?P<inner>[^*\n]{1,300}+)(?<=\S)\*\*
   | (?<![\w*])\*(?=[^\s*])(?P<inner>[^*\n]{1,300}+)(?<=\S)\*(?![\w*])
-  | (?<!\w)(?P<under>__?)(?=[^\s_])(?P<inner>[^_\n]{1,300}+)(?<=\S)(?P=under)(?!\w)
+  | (?<![\w/])(?P<under>__?)(?=[^\s_])(?P<inner>[^_\n]{1,300}+)(?<=\S)(?P=under)(?!\w)
     )""",
         regex.VERBOSE,
     )
@@ -35,7 +35,7 @@ def _inline() -> regex.Pattern[str]:
 def _pair() -> regex.Pattern[str]:
     """`key=value`, looked for from its sign, which is rare."""
     return regex.compile(
-        r"""(?V1)(?<=(?<![\w.-])(?P<key>[\w.-]{1,80}))=(?!=)
+        r"""(?V1)(?<=(?<![\w.?&\#/-])(?P<key>[\w.-]{1,80}))=(?!=)
         (?:"[^"\n]{0,300}+"|'[^'\n]{0,300}+'|[^\s,;&"'()\[\]{}<>=][^\s,;&"'()\[\]{}<>]{0,299}(?<![.:!?]))""",
         regex.VERBOSE,
     )
@@ -52,9 +52,15 @@ def plan_markup(plan: Plan) -> None:
             else:
                 _emit(plan, match)
         for match in _pair().finditer(plan.text, start, end):
-            plan.atom(match.start("key"), match.end())
+            plan.atom(match.start("key"), _word_end(plan.text, match.end()))
     _tags(plan, tags)
     plan.atoms = _disjoint(blocked, plan.atoms)
+
+
+def _word_end(text: str, position: int) -> int:
+    """Where the number that a value was cut in ends: 1,000."""
+    rest = compiled(r"(?<=\d)(?:,\d++)++").match(text, position)
+    return int(rest.end()) if rest else position
 
 
 def _emit(plan: Plan, match: regex.Match[str]) -> None:

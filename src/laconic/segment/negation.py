@@ -18,12 +18,17 @@ from laconic.text import Ints, Span
 
 # Words that mean no in any of these languages' texts; those with a second meaning in English (es "sin") cost little.
 _NEGATIONS = """
-    not no never none nothing nobody nowhere neither nor without cannot unless hardly scarcely barely ain't
-    nicht kein keine keinen keinem keiner keines nie niemals nichts niemand ohne weder
+    not no never none nothing nobody nowhere neither nor without cannot unless hardly scarcely barely ain't against
+    dont doesnt didnt isnt arent wasnt werent havent hasnt hadnt wouldnt couldnt shouldnt mustnt cant wont aint
+    nicht kein keine keinen keinem keiner keines nie niemals nichts niemand niemanden niemandem nirgends kaum ohne weder
     ne pas jamais rien aucun aucune sans ni sin nunca jamás nada nadie ningún ninguno ninguna tampoco
     non senza mai niente nessuno nessuna neanche nem não sem nenhum nenhuma ninguém
     niet geen nooit niets niemand zonder не нет ни никогда ничего никто без нельзя
+    नहीं मत ليس ليست لا لم لن غير
 """.split()
+
+
+_REACH = 100  # code points, the length of a long clause
 
 
 @cache
@@ -39,7 +44,7 @@ def _listed() -> regex.Pattern[str]:
 def _joined() -> regex.Pattern[str]:
     """Negation inside a word: isn't, n'a, 不."""
     return regex.compile(
-        r"(?V1)['’](?:(?<=[a-zA-Z][nN].)[tT](?!\w)|(?<=(?<!\w)[nN].)(?=\p{L}))|[\u4e0d\u6ca1\u6c92\u672a\u65e0\u7121]"
+        r"(?V1)['’](?:(?<=[a-zA-Z][nN].)[tT](?!\w)|(?<=(?<!\w)[nN].)(?=\p{L}))|[\u4e0d\u6ca1\u6c92\u672a\u65e0\u7121\u52ff\u975e]"
     )
 
 
@@ -53,13 +58,21 @@ _CONJUNCTIONS = """
 def _break() -> regex.Pattern[str]:
     """Where a clause ends. A line that goes on in lower case is only wrapped."""
     return regex.compile(
-        r"""(?V1)[.!?\u2026](?=["'’”)\]]*+\s) | [,;:](?=\s) | (?<!-)--
+        r"""(?V1)[.!?\u2026](?=["'’”)\]]*+\s) | [;:](?=\s) | (?<!-)--
+        | (?<!(?:not|never))(?<!(?:not|never),[^,.;:!?\n]{1,60}),(?=\s)   # but: not, in my opinion, a
         | [()\[\]{}\u2014\u2013\u3002\uff01\uff1f\uff0c\uff1b\uff1a\u3001]
         | \s(?:(?<=\n)(?!\p{Ll})|(?=-{1,2}\s|(?:"""
         + "|".join(_CONJUNCTIONS)
         + r""")(?!\w)))""",
         regex.VERBOSE,
     )
+
+
+def _not_too_far(edges: Ints) -> Ints:
+    """Text without punctuation (speech, chats) has no clauses to see: there one ends after a while."""
+    far = np.flatnonzero(np.diff(edges) > 2 * _REACH)
+    more = [np.arange(edges[k] + _REACH, edges[k + 1] - _REACH, _REACH) for k in far]
+    return np.unique(np.concatenate([edges, *more]))
 
 
 def negated(text: str, prose: list[Span]) -> Ints:
@@ -73,6 +86,7 @@ def negated(text: str, prose: list[Span]) -> Ints:
         return np.zeros((0, 2), np.int64)
     ends = [m.end() for s, e in prose for m in _break().finditer(text, s, e)]
     edges = np.unique(np.array([0, *ends, *(p for span in prose for p in span), len(text) + 1], np.int64))
+    edges = _not_too_far(edges)
     negations = np.unique(np.array(found, np.int64))
     clause = np.searchsorted(edges, negations, side="right") - 1
     fresh = np.diff(clause, prepend=-1) > 0

@@ -11,6 +11,7 @@ from laconic.segment.words import within_graphemes
 from laconic.text import Bools, Ints, Span, Tiling
 
 HUGE = 2000  # code points; a longer line is minified or a dump, and falls back to words
+SMALL = 400  # code points; a longer unit may be no more than half of the text, or a budget could not be filled
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,14 @@ class Plan:
 
     def line(self, start: int, end: int) -> bool:
         """A line as one unit, unless it is huge. Did it become one?"""
-        if end - start <= HUGE:
+        fits = end - start <= HUGE and self.is_part(end - start)
+        if fits:
             self.atoms.append((start, end))
-        return end - start <= HUGE
+        return fits
+
+    def is_part(self, size: int) -> bool:
+        """Is a unit of this size only a part of the text?"""
+        return size <= max(SMALL, len(self.text) // 2)
 
     def need(self, start: int, end: int, required: int) -> None:
         """All units that begin in `[start, end)` need the unit at `required`; the end must follow no blank."""

@@ -16,6 +16,7 @@ import regex
 from laconic.text import Ints, Tiling
 
 LONGEST = 256  # code points; a longer unbroken run is no word and is cut into pieces ...
+LONGEST_NUMBER = 2000  # a run of digits (decimal, hexadecimal) stays whole up to here
 PIECE = 64  # ... of at most this many
 
 BLANK = r"[\s\x1c-\x1f]"  # str.isspace, which `laconic.text.mend` uses
@@ -34,16 +35,19 @@ _JOIN = r"""
   | /[.*]{1,2}                                    # src/.git, src/*.py
   | \+(?=[\w.-]{1,64}@)                           # me+lists@example.com
   | (?<=\p{Lu})&(?=\p{Lu})                      # AT&T
+  | (?<=\w)(?:\^|\*\*)[-+\u2212]?(?=\w)         # 10^-5, 2**8
 """
-_RUNS = "|".join(f"{regex.escape(c)}{{2,}}+" for c in "-.=*~_#+!?<>&|:/`")
+_RUNS = r"[!<>+*/%:~^|&-]=++ | [-=]> | <- | " + "|".join(f"{regex.escape(c)}{{2,}}+" for c in "-.=*~_#+!?<>&|:/`")
 _BACKSLASH = r"| :?\\{1,2}"  # C:\Users\me
 
 _HEAD = rf"""
     (?<![\w)\]}}])[-+\u2212\u00b1]?(?:\p{{Sc}}[-\u2212]?)?\.?(?=\d)   # -5  $1,000.50  .5
+  | (?:[<>]=?|[!~]=|={{2,3}}|[\u2264\u2265\u2248\u2260])\ ?[-+\u2212]?(?:\p{{Sc}})?\.?(?=\d)   # >=2.0  < 5  !=1.26.4
   | [@\#$](?={_W})                                  # @name  #123  $HOME
   | (?<![\w/<.])(?:~|\.{{1,2}})?(?:/\.\.)*+/\.?(?={_W})   # /usr/bin  ./run  ../../lib  ~/notes
   | (?<![\w-])--?(?=[A-Za-z])                       # -v  --verbose
 """
+_NUMBER = r"[0-9A-Fa-f]++"
 _COMMAND = r"| \\(?=[A-Za-z])"  # \alpha
 _SEPARATOR = r"\x85\u2028\u2029"
 _TAIL = r"""
@@ -64,8 +68,8 @@ def _pattern(join: str, head: str, w: str = _W, first: str = "", after: str = ""
     return rf"""(?V1){blank}*+(?:
     (?:{first}
     [A-Za-z]++(?={BLANK}|[,;!?)\]"]|\.{BLANK}|\z)   # most words of most texts
-  | [()\[\]{{}},;"]|[<>](?![<>])|\.(?={BLANK}|\z)    # and most of their punctuation
-  | (?>https?|ftps?|file|wss?|ssh|git|s3|gs|jdbc)://(?:{_URL}++|[.,:;!?'*]++(?={_URL}|\()
+  | [()\[\]{{}},;"]|[<>](?![<>=-]|\ ?[-+]?\.?\d)|\.(?={BLANK}|\z)    # and most of their punctuation
+  | (?>(?>https?|ftps?|file|wss?|ssh|git|s3|gs|jdbc)://|(?>mailto|urn):)(?:{_URL}++|[.,:;!?'*]++(?={_URL}|\()
         |\((?:{_URL}|[.,:;!?'*])*+\))++
   | (?:\p{{L}}\.){{2,8}}+(?!\w)                     # U.S.  e.g.
   | (?:{head})?{w}++(?:(?:{join}){w}++)*+(?:{_TAIL})?
@@ -179,7 +183,7 @@ def pieces(text: str, start: int, end: int) -> Ints:
     """Where to cut the run `text[start:end]`, white space before it aside: its graphemes are kept unless too long."""
     raw = text[start:end]
     core = start + len(raw) - len(raw.lstrip())
-    if end - core <= LONGEST:
+    if end - core <= LONGEST or (end - core <= LONGEST_NUMBER and compiled(_NUMBER).fullmatch(text, core, end)):
         return np.zeros(0, np.int64)
     lengths = [len(p) for p in _piece().findall(text, core, end)]
     cuts = core + np.cumsum(lengths, dtype=np.int64)
