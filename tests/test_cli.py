@@ -85,6 +85,24 @@ def test_show_escapes_what_would_be_markup_or_drive_the_terminal(capfdbinary, tm
     assert "\x1b[2J" not in out
 
 
+def test_show_draws_nothing_that_drives_a_terminal(capfdbinary, tmp_path):
+    path = tmp_path / "bad.txt"
+    path.write_text("one \x9b31m two\x0b \u202e three\rfour five six")
+    for command in (["show", path], ["compress", path, "--format", "ansi"]):
+        _, out, _ = run(capfdbinary, *command)
+        assert not {"\x9b", "\x0b", "\u202e", "\r"} & set(out)
+
+
+def test_statistics_never_reach_standard_output(document):
+    done = subprocess.run(
+        f"{sys.executable} -m laconic.cli compress {document} --rate 1 2>&-",
+        shell=True,
+        capture_output=True,
+        check=True,
+    )
+    assert done.stdout.decode() == TEXT
+
+
 def test_models_lists_the_default(capfdbinary):
     status, out, _ = run(capfdbinary, "models")
     assert status == 0 and "laconic-small" in out

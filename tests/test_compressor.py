@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 
 import numpy as np
@@ -156,6 +157,9 @@ def test_five_megabytes_on_one_line():
         ({"threshold": 1.5}, r"threshold must be in \[0, 1\], got 1.5"),
         ({"rate": 0.5, "tokens": 5}, "one budget at a time, got rate=0.5 and tokens=5"),
         ({"protect": ["("]}, "protect takes regular expressions"),
+        ({"protect": [b"x"]}, "got bytes"),
+        ({"protect": 5}, "protect takes regular expressions, got 5"),
+        ({"roles": "user"}, r"write roles=\['user'\]"),
         ({"protect": "abc"}, r"write protect=\['abc'\]"),
         ({"question": "Why?"}, "does not read questions"),
     ],
@@ -192,6 +196,76 @@ def test_negation_stays_with_its_clause():
         c = RANDOM.compress(text, tokens=tokens)
         if any(w in c.text for w in ("committee", "approve", "plan")):
             assert "not" in c.text
+
+
+@pytest.mark.parametrize(
+    "fact",
+    [
+        "https://shop.example.com/cart?id=12345&token=abcdef&lang=en",
+        "https://example.com/_foo_/bar",
+        "mailto:a.b@example.org",
+        "limit=1,000",
+        "!=1.26.4",
+        ">= 0.75",
+        "<3",
+        "10^-5",
+        "1" * 617,
+    ],
+)
+def test_facts_are_whole_or_gone_in_any_budget(fact):
+    text = f"Please look at {fact} and then tell the others about it before noon."
+    start = text.index(fact)
+    for rate in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9):
+        for edge in sum(RANDOM.compress(text, rate=rate).spans, ()):
+            assert not start < edge < start + len(fact)
+
+
+@pytest.mark.parametrize(
+    ("text", "negation", "words"),
+    [
+        ("The result was not, in our opinion, a good one.", "not", ("result", "opinion", "good")),
+        ("i dont think it works", "dont", ("think", "works")),
+        ("We recommend against using this drug.", "against", ("recommend", "drug")),
+        ("Das hat er kaum gesehen.", "kaum", ("gesehen",)),
+        ("这个药不安全。", "不", ("安", "全")),
+        ("यह सुरक्षित नहीं है", "नहीं", ("सुरक्षित",)),
+    ],
+)
+def test_negations_of_many_kinds_stay(text, negation, words):
+    for tokens in range(1, 14):
+        c = RANDOM.compress(text, tokens=tokens)
+        assert negation in c.text or not any(w in c.text for w in words)
+
+
+def test_a_diff_of_one_hunk_is_not_all_or_nothing():
+    lines = "".join(f"-old line number {k} of the file\n+new line number {k} of the file\n" for k in range(20))
+    diff = f"--- a/f\n+++ b/f\n@@ -1,20 +1,20 @@\n{lines}"
+    c = RANDOM.compress(diff, rate=0.6)
+    assert c.rate > 0.5
+    assert "@@ -1,20 +1,20 @@" in c.text
+
+
+def test_kept_code_stays_under_its_headers_and_parses():
+    code = '''
+class A:
+    def f(self):
+        try:
+            return g(1)
+        except KeyError:
+            return 2
+
+def h(x):
+    """Long
+    text."""
+    for i in x:
+        print(i)
+    else:
+        y = [
+            1,
+        ]
+'''
+    for rate in np.linspace(0.1, 0.95, 18):
+        ast.parse(RANDOM.compress(code * 2, rate=float(rate)).text)
 
 
 def test_a_custom_counter_is_asked_for_the_rendered_output():
@@ -253,6 +327,39 @@ def test_messages_have_no_text_and_texts_no_messages():
         _ = RANDOM.compress(messages()).text
     with pytest.raises(InputError, match="read .text"):
         _ = RANDOM.compress("text").messages
+
+
+def test_one_block_used_twice_is_copied():
+    block = [{"type": "text", "text": "the quick brown fox jumps over the lazy dog " * 4}]
+    chat = [{"role": "user", "content": block}, {"role": "user", "content": block}]
+    c = RANDOM.compress(chat, rate=0.8)
+    assert c.messages[1] == chat[1]
+    assert c.messages[0] != chat[0]
+    assert c.tokens_after == sum(O200K(m["content"][0]["text"]) for m in c.messages)
+
+
+def test_no_message_becomes_empty():
+    chat = [{"role": "user", "content": "Hi there, thanks!"}, {"role": "tool", "content": "Signed in 1713. " * 30}]
+    chat += [{"role": "user", "content": "When?"}]
+    assert all(m["content"].strip() for m in RANDOM.compress(chat, rate=0.3).messages)
+
+
+def test_good_results_come_before_the_error():
+    results = RANDOM.compress_many(["one two three", 5], rate=0.5)
+    assert next(results).met
+    with pytest.raises(InputError):
+        next(results)
+
+
+def test_a_result_reads_well_and_compares_by_identity():
+    c = RANDOM.compress("one two three four", rate=0.5)
+    assert repr(c) == f"<Compression {c.stats()}>"
+    assert c == c and hash(c)
+
+
+def test_white_space_at_the_ends_of_a_match_protects_nothing():
+    assert RANDOM.compress("one two three four five six", tokens=1, protect=[r"\s+"]).met
+    assert RANDOM.compress("one\ntwo\nthree\nfour", tokens=1, protect=["\n"]).met
 
 
 def test_one_budget_over_all_messages_lets_dense_ones_keep_more():

@@ -73,6 +73,10 @@ def test_keeping_all_is_the_text_and_keeping_none_is_nothing(text):
         ("Hello, world.", ("world", "."), "world."),
         ("drop\n    indented", ("indented",), "    indented"),
         ("我们今天去", ("我", "去"), "我去"),
+        ("section 3.(5)", ("section", "3", ".", "5"), "section 3.(5"),
+        ("at 7:(30)", ("at", "7", ":", "30"), "at 7:(30"),
+        ("a 5 (.5)", ("a", "5", ".5"), "a 5 .5"),
+        ("pay 20 ($15)", ("pay", "20", "$15"), "pay 20 $15"),
     ],
 )
 def test_mending(text, units, expected):

@@ -57,10 +57,10 @@ def read(prompt: str | Messages, roles: Collection[str] = ROLES, newest: bool = 
     `roles`: whose texts may be shortened; system prompts are not among them by default. `newest`: may the newest user
     turn be shortened too? Tool calls, images and unknown blocks are never parts. Results of tools are, as role "tool".
     """
-    if isinstance(prompt, str):
-        return Prompt((Part(prompt),))
     if isinstance(roles, str):
         raise InputError(f"roles takes several names; write roles=[{roles!r}]")
+    if isinstance(prompt, str):
+        return Prompt((Part(prompt),))
     _check(prompt)
     found = [(k, role, path, text) for k, m in enumerate(prompt) for role, path, text in _texts(k, m)]
     users = [k for k, role, _, _ in found if role == "user"]
