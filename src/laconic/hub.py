@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from importlib import metadata, resources
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,8 @@ from laconic.backends import first_line
 from laconic.errors import MissingExtraError, ModelError
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
     import tokenizers
 
     from laconic.backends import Encoder
@@ -183,7 +185,7 @@ def sha256(path: Path) -> str:
 
 def _resolve(name: str | os.PathLike[str], int8: bool) -> tuple[Path, Manifest]:
     """A folder that can be run, and its manifest."""
-    if isinstance(name, str) and name in names():
+    if isinstance(name, str) and (name == DEFAULT or name in names()):
         folder = _named(name)
     elif Path(name).exists():
         folder = Path(name)
@@ -263,7 +265,9 @@ def _download(name: str) -> Path:
         ) from error
 
 
-def _registered() -> dict[str, metadata.EntryPoint]:
+def _registered() -> dict[str, EntryPoint]:
+    from importlib import metadata  # here: it costs 20 ms, and the default model needs none of it
+
     return {point.name: point for point in metadata.entry_points(group="laconic.models")}
 
 
