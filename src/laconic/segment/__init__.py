@@ -6,8 +6,8 @@
 | negation | the word | words of its clause need it | its loss turns the clause round |
 | JSON: text, line, fence, labelled | member, bracket, comma, word of a long string | inner needs outer | it parses |
 | fence | line | lines need both fences | the reader sees that it is code |
-| code, indented or bare | line | | half a statement is another statement |
-| unified diff | hunk | needs its file's header | `git apply` takes it |
+| code, also in a fence | line | needs the header above it, which needs a body | it stays where it was |
+| unified diff | hunk (lines, if it is most of the text) | needs its file's header | `git apply` takes it |
 | traceback | frame | needs header and exception | a place without its error says nothing |
 | heading, list item, quotation | marker | the words of the line need it | they stay what they were |
 | table | row | needs the header and the rule under it | columns keep their names |
