@@ -65,7 +65,7 @@ def export(folder: str | os.PathLike[str], out: str | os.PathLike[str], *, int8:
         files = {p.name: sha256(p) for p in sorted(done.iterdir())}
         for file in files:
             os.replace(done / file, target / file)
-        manifest.replace(model=name, files=files).write(target)
+        manifest.replace(model=name, files=files, row_threads=1 if int8 else 2).write(target)
     return target
 
 

@@ -54,6 +54,7 @@ class Manifest:
     files: dict[str, str]  # name to SHA-256, in hex
     question: bool = False  # was it trained to read a question before the text?
     pooling: str = "mean"  # token values to word values
+    row_threads: int = 1  # threads inside a row that pay: two for fp32, one for int8 (docs/log.md)
     languages: tuple[str, ...] = ()
     data: str = ""  # what it was trained on
     scores: dict[str, Any] = field(default_factory=dict)
@@ -118,6 +119,7 @@ class Manifest:
         plain = isinstance(files, dict) and all(map(_plain, files))
         rules = {
             f"window must be a number in [{low}, {high}], got {self.window!r}": _in(self.window, low, high),
+            f"row_threads must be a number in [1, 64], got {self.row_threads!r}": _in(self.row_threads, 1, 64),
             f"keep_label must be 0 or 1, got {self.keep_label!r}": _in(self.keep_label, 0, 1),
             f"pooling must be 'mean', got {self.pooling!r}": self.pooling == "mean",
             "files must map names inside the folder to SHA-256": plain,
@@ -148,7 +150,7 @@ def load_folder(name: str | os.PathLike[str], threads: int | None = None, *, int
 
     folder, manifest = _resolve(name, int8)
     tokenizer = _tokenizer(folder)
-    encoder = OrtEncoder(folder / manifest.model, threads)
+    encoder = OrtEncoder(folder / manifest.model, threads, manifest.row_threads)
     _try_out(folder, encoder)
     return Model(folder, manifest, tokenizer, encoder)
 

@@ -28,18 +28,18 @@ _SLOW_FUSIONS = ["SkipLayerNormFusion", "BiasGeluFusion"]
 class OrtEncoder:
     """An ONNX graph as an `Encoder`; `logits` may be called from many threads.
 
-    Every row runs alone, without its padding, on one thread, and `threads` rows run at a time. So a row's logits depend
-    on nothing else by construction, also where a graph quantizes activations over a whole tensor or looks at neighbours
+    Every row runs alone, without its padding, and `threads` rows run at a time. So a row's logits depend on nothing
+    else by construction, also where a graph quantizes activations over a whole tensor or looks at neighbours
     in the padding (MobileBERT); memory does not grow with the batch; and it is faster than sharing each multiplication
     between the cores (bench/int8.py).
     """
 
-    def __init__(self, path: str | os.PathLike[str], threads: int | None = None) -> None:
-        """`threads`: rows at a time (default: the CPUs this process may use)."""
+    def __init__(self, path: str | os.PathLike[str], threads: int | None = None, row_threads: int = 1) -> None:
+        """`threads`: rows at a time (default: the CPUs this process may use); `row_threads`: threads inside a row."""
         if threads is not None and threads < 1:
             raise InputError(f"threads must be at least 1, got {threads}")
         self.path = Path(path)
-        self._session = session(self.path)
+        self._session = session(self.path, min(row_threads, _cpus()))
         self._inputs = [i.name for i in self._session.get_inputs()]
         outputs = [o.name for o in self._session.get_outputs()]
         self._output = "logits" if "logits" in outputs else outputs[0]
@@ -76,12 +76,13 @@ class OrtEncoder:
         return np.asarray(found[0], np.float32)
 
 
-def session(path: Path) -> Any:
-    """An onnxruntime.InferenceSession on one CPU thread."""
+def session(path: Path, threads: int = 1) -> Any:
+    """An onnxruntime.InferenceSession on so many CPU threads, which sleep when they wait."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4  # it writes to standard error; what fails is raised as well
     try:
         return onnxruntime.InferenceSession(
