@@ -34,7 +34,7 @@ class Recorder:
     def __init__(self):
         self.rows = []
 
-    def logits(self, ids, mask):
+    def logits(self, ids, mask, types=None):
         self.rows += [row[: m.sum()].tolist() for row, m in zip(ids, mask, strict=True)]
         out = np.zeros((*ids.shape, 2), np.float32)
         out[..., 1] = np.linspace(-2, 2, ids.shape[1])

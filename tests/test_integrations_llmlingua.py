@@ -45,7 +45,7 @@ class ByLength:
 class EvenOdd:
     """An encoder without a model: P(keep) depends on the token id."""
 
-    def logits(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    def logits(self, ids: np.ndarray, mask: np.ndarray, types: np.ndarray | None = None) -> np.ndarray:
         return np.stack([np.zeros(ids.shape), np.sin(ids * 7.0)], -1).astype(np.float32)
 
 

@@ -88,7 +88,7 @@ class TorchEncoder:
     model: Any
     length: int = 0
 
-    def logits(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    def logits(self, ids: np.ndarray, mask: np.ndarray, types: np.ndarray | None = None) -> np.ndarray:
         pad = max(self.length - ids.shape[1], 0)
         ids, mask = (np.pad(a, ((0, 0), (0, pad))) for a in (ids, mask))
         with torch.no_grad():

@@ -48,7 +48,7 @@ def report(model: str, text: str | None = None) -> Iterator[str]:
 class _Nothing:
     """An encoder that takes no time."""
 
-    def logits(self, ids: Any, mask: Any) -> Any:
+    def logits(self, ids: Any, mask: Any, types: Any = None) -> Any:
         return np.random.default_rng(0).standard_normal((*ids.shape, 2), dtype=np.float32)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from laconic import DEFAULT_MODEL, __version__
-from laconic.errors import InputError, LaconicError
+from laconic.errors import EndpointError, InputError, LaconicError
 from laconic.render import CONTROLS
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except LaconicError as error:
-        return _fail(str(error), 2)
+        return _fail(str(error), 1 if isinstance(error, EndpointError) else 2)
     except BrokenPipeError:  # the reader went away: nothing to say, and nobody to say it to
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -88,6 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("folder", metavar="DIR", type=Path, help="folder with config.json, model.safetensors, tokenizer")
     sub.add_argument("-o", "--output", metavar="OUT", type=Path, help="default: DIR/onnx")
     sub.add_argument("--fp32", action="store_true", help="no int8 weights: larger and slower, scores unchanged")
+    _distill_options(command("distill", _distill, "label texts with a teacher LLM (needs the extra [distill])"))
+    _eval_options(command("eval", _eval, "measure methods on tasks (needs the extra [eval])"))
+    _train_options(command("train", _train, "train a model on labelled texts (needs the extra [train])"))
     sub = command("bench", _bench, "measure the speed on this machine")
     sub.add_argument("file", nargs="?", metavar="FILE", help="text to measure on (default: generated prose)")
     sub.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME|DIR", help=f"default: {DEFAULT_MODEL}")
@@ -111,6 +114,61 @@ def _compression_options(sub: argparse.ArgumentParser) -> None:
         help="whose tokens are counted: o200k_base (default), cl100k_base, words, or a folder with a tokenizer.json",
     )
     sub.add_argument("--plain", action="store_true", help="no special care of JSON, code, Markdown, negations")
+
+
+def _distill_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("input", metavar="IN", type=Path, help=".jsonl, .parquet, .txt, .md, or a folder of .txt and .md")
+    sub.add_argument("output", metavar="OUT", type=Path, help="data set, JSON lines; beside it a report and a cache")
+    sub.add_argument("--teacher", metavar="URL", required=True, help="OpenAI-compatible; key: LACONIC_API_KEY")
+    sub.add_argument("--teacher-model", metavar="M", required=True, help="the model's name at that address")
+    sub.add_argument("--dry-run", action="store_true", help="print what would be asked and cost, and ask nothing")
+    sub.add_argument("--questions", action="store_true", help="also a question, its answer and evidence for each chunk")
+    sub.add_argument("--tokens", type=_whole, default=512, metavar="N", help="most tokens of a chunk (default: 512)")
+    sub.add_argument("--counter", default="o200k_base", metavar="C", help="as for compress")
+    sub.add_argument("--broken", choices=("stop", "skip"), default="stop", help="on broken records (default: stop)")
+    for name in ("text", "id", "question", "answer"):
+        sub.add_argument(f"--{name}-field", default=name, metavar="F", help=f"default: {name}")
+    sub.add_argument("--drop-vr", type=_number, default=5.0, metavar="PCT", help="drop by Variation Rate (default: 5)")
+    sub.add_argument("--drop-ag", type=_number, default=10.0, metavar="PCT", help="then by Alignment Gap (default: 10)")
+    sub.add_argument("--concurrency", type=_whole, default=8, metavar="N", help="requests in flight (default: 8)")
+    sub.add_argument("--per-minute", type=_number, metavar="N", help="most requests begun in a minute")
+    sub.add_argument("--price-in", type=_number, metavar="P", help="of a million tokens, for the cost estimate")
+    sub.add_argument("--price-out", type=_number, metavar="P", help="of a million tokens of answers")
+    sub.add_argument("--cache", metavar="FILE", type=Path, help="answers already paid (default: OUT.cache.sqlite)")
+
+
+def _eval_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("tasks", nargs="+", metavar="TASK=PATH", help="PATH: file, folder, hf:org/name/file; docs/eval.md")
+    sub.add_argument("--method", action="append", metavar="M[=MODEL]", help="repeatable; default: llmlingua2")
+    sub.add_argument("--rate", type=_number, action="append", metavar="R", help="repeatable; default: 0.1, 0.25, 0.5")
+    sub.add_argument("--limit", type=_whole, metavar="N", help="so many examples of each task, drawn at random")
+    sub.add_argument("--reader", metavar="DIR", help="extractive reader that answers (recipes/reader.py)")
+    sub.add_argument("--endpoint", metavar="URL", help="OpenAI-compatible model that answers; key: LACONIC_API_KEY")
+    sub.add_argument("--endpoint-model", metavar="M", help="the model's name at that address")
+    sub.add_argument("-o", "--output", metavar="OUT", type=Path, required=True, help="folder; done rows are kept")
+
+
+def _train_options(sub: argparse.ArgumentParser) -> None:
+    sub = sub.add_subparsers(required=True, metavar="WHAT").add_parser(
+        "classifier", help="keep or drop, with or without a question", description="Train a token classifier."
+    )
+    sub.add_argument("data", nargs="+", metavar="FILE[:ROWS]", help="labelled JSON lines; ROWS: so many in an epoch")
+    sub.add_argument("--dev", metavar="FILE", type=Path, required=True, help="labelled JSON lines to judge on")
+    sub.add_argument("--base", metavar="NAME|DIR", required=True, help="Hugging Face encoder to start from")
+    sub.add_argument("-o", "--output", metavar="OUT", type=Path, required=True, help="folder; a killed run goes on")
+    sub.add_argument("--about", metavar="FILE", type=Path, help="JSON for the model card: name, window, licence, …")
+    sub.add_argument("--epochs", type=_whole, default=4, metavar="N", help="default: 4")
+    sub.add_argument("--lr", type=_number, default=1.5e-4, metavar="LR", help="peak learning rate (default: 1.5e-4)")
+    sub.add_argument(
+        "--batch", type=_whole, default=3072, metavar="N", help="tokens a step and process (default: 3072)"
+    )
+    sub.add_argument("--window", type=_whole, default=512, metavar="N", help="longest row in tokens (default: 512)")
+    sub.add_argument("--average", type=_number, default=0.999, metavar="D", help="decay of averaged weights; 0: none")
+    sub.add_argument("--embedder", default="", metavar="NAME|DIR", help="sentence encoder to learn nearness from")
+    sub.add_argument("--no-features", action="store_true", help="no capitals and layout as token types")
+    sub.add_argument("--patience", type=_whole, metavar="N", help="stop after N epochs that are no better on dev")
+    sub.add_argument("--seed", type=_whole, default=0, metavar="N", help="default: 0")
+    sub.add_argument("--save-every", type=_whole, default=200, metavar="N", help="steps (default: 200)")
 
 
 def _number(text: str) -> float:
@@ -235,6 +293,77 @@ def _export(args: argparse.Namespace) -> int:
 
     print(export(args.folder, args.output or args.folder / "onnx", int8=not args.fp32))
     return 0
+
+
+def _train(args: argparse.Namespace) -> int:
+    from laconic.train.classifier import Settings, Source, train
+    from laconic.train.publish import publish
+
+    about = json.loads(_read(args.about)) if args.about else {}
+    settings = Settings(
+        base=args.base,
+        epochs=args.epochs,
+        lr=args.lr,
+        tokens=args.batch,
+        window=args.window,
+        average=args.average,
+        embedder=args.embedder,
+        features=not args.no_features,
+        patience=args.patience,
+        seed=args.seed,
+    )
+    train([Source.parse(d) for d in args.data], args.dev, args.output, settings, args.save_every, _say)
+    print(publish(args.output, about))
+    return 0
+
+
+def _distill(args: argparse.Namespace) -> int:
+    from laconic.distill.plan import Job, Prices, plan
+    from laconic.distill.quality import Drop
+    from laconic.distill.report import line
+    from laconic.distill.run import distill
+    from laconic.distill.texts import Fields
+    from laconic.endpoint import Endpoint
+
+    fields = Fields(args.text_field, args.id_field, args.question_field, args.answer_field)
+    job = Job(args.input, fields, args.tokens, args.counter, args.questions, args.broken == "skip")
+    drop = Drop(args.drop_vr, args.drop_ag)
+    priced = args.price_in is not None or args.price_out is not None
+    prices = Prices(args.price_in or 0, args.price_out or 0) if priced else None
+    cache = args.cache or args.output.with_suffix(".cache.sqlite")
+    with Endpoint(
+        args.teacher, args.teacher_model, concurrency=args.concurrency, per_minute=args.per_minute, cache=cache
+    ) as endpoint:
+        planned = plan(job, endpoint)
+        if args.dry_run:
+            print(planned.line(prices))
+            return 0
+        _say(planned.line(prices))
+        report = distill(planned, endpoint, args.output, drop, prices)
+    _say(f"{args.output}: {line(report)}")
+    return 0
+
+
+def _eval(args: argparse.Namespace) -> int:
+    from contextlib import nullcontext
+
+    from laconic.endpoint import Endpoint
+    from laconic.eval.run import Plan, evaluate
+
+    if bool(args.endpoint) != bool(args.endpoint_model):
+        raise InputError("--endpoint and --endpoint-model go together; pass both or neither")
+    pairs = [tuple(t.split("=", 1)) for t in args.tasks]
+    if wrong := next((p for p in pairs if len(p) != 2), None):
+        raise InputError(f"a task is given as TASK=PATH, got {wrong[0]!r}; for example nq20=data/nq20.jsonl")
+    cache = args.output / "endpoint.sqlite"
+    with Endpoint(args.endpoint, args.endpoint_model, cache=cache) if args.endpoint else nullcontext() as endpoint:
+        methods, rates = args.method or ["llmlingua2"], args.rate or [0.1, 0.25, 0.5]
+        plan = Plan(pairs, methods, rates, args.output, args.limit, args.reader, endpoint)
+        tables, failures = evaluate(plan)
+    print(tables)
+    for line in failures:
+        _say(f"no answer: {line}")
+    return 1 if failures else 0
 
 
 def _bench(args: argparse.Namespace) -> int:

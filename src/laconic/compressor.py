@@ -53,13 +53,13 @@ class Compressor:
         """Compress a text or chat messages within one budget (default `rate=0.5`).
 
         rate: kept / original tokens, in (0, 1]. tokens: upper bound, counted on the output. threshold: keep what scores
-        at least this. protect: regular expressions; units that a match touches are kept whatever the budget.
+        at least this. question: keep what answers it, if the model reads questions; an empty one asks nothing.
+        protect: regular expressions; units that a match touches are kept whatever the budget.
         strict: raise BudgetError when protected text alone exceeds the budget, instead of `met=False`.
         roles, newest: for messages, whose texts may be shortened, and whether the newest user turn may.
         progress: called with the number of characters just scored.
         """
-        options = _Options(Budget(rate, tokens, threshold), _compiled(protect), strict)
-        self._refuse(question)
+        options = _Options(Budget(rate, tokens, threshold), _compiled(protect), strict, self._question(question))
         return self._all([read(prompt, roles, newest)], options, progress)[0]
 
     def compress_many(
@@ -78,8 +78,7 @@ class Compressor:
         """`compress` for many prompts, in order, batched inside; each has its own budget. Lazy: memory stays flat."""
         if isinstance(prompts, (str, Mapping)) or not isinstance(prompts, Iterable):
             raise InputError(f"compress_many takes several prompts, got one {type(prompts).__name__}; use compress")
-        options = _Options(Budget(rate, tokens, threshold), _compiled(protect), strict)
-        self._refuse(question)
+        options = _Options(Budget(rate, tokens, threshold), _compiled(protect), strict, self._question(question))
         return self._lazily(iter(prompts), options, roles, newest)
 
     def _lazily(
@@ -97,15 +96,22 @@ class Compressor:
             raise
         yield from self._all(batch, options)
 
-    def _refuse(self, question: str | None) -> None:
-        if question is not None:
+    def _question(self, question: str | None) -> str | None:
+        """The question if there is one: an empty one asks nothing."""
+        if question is not None and not isinstance(question, str):
+            raise InputError(f"question must be a str, got {type(question).__name__}")
+        if question is None or not question.strip():
+            return None
+        if not self.scorer.reads_question:
             raise InputError(f"{self.scorer.model or self.scorer.name} does not read questions; leave question out")
+        return question
 
     def _all(self, prompts: Sequence[Prompt], options: _Options, progress: Progress | None = None) -> list[Compression]:
         began = time.perf_counter()
         jobs = [_Job(p, options, self.counter, self.structure) for p in prompts]
         open_parts = [part for job in jobs if not job.done for part in job.open]
-        scores = iter(self.scorer.score([s.tiling for s in open_parts], progress))
+        asked = [options.question] * len(open_parts) if options.question else None
+        scores = iter(self.scorer.score([s.tiling for s in open_parts], progress, asked))
         results = []
         for job in jobs:
             results.append(job.result(self, [next(scores) for _ in job.open] if not job.done else [], began))
@@ -118,6 +124,7 @@ class _Options:
     budget: Budget
     protect: tuple[re.Pattern[str], ...]
     strict: bool
+    question: str | None
 
 
 def _compiled(protect: Collection[Pattern]) -> tuple[re.Pattern[str], ...]:

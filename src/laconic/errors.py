@@ -4,6 +4,7 @@
     ├── InputError (ValueError)    a value is out of range or of the wrong type; the message says what to pass
     │   └── BudgetError            strict=True and the protected text alone exceeds the budget
     ├── ModelError                 a model folder is missing, damaged, foreign or refused
+    ├── EndpointError              a chat-completions endpoint cannot be reached, refuses, or answers with nonsense
     └── MissingExtraError (ImportError)   an optional dependency is needed; the message names the extra
 
 Messages are advice: the value, the allowed range, the remedy.
@@ -26,6 +27,14 @@ class BudgetError(InputError):
 
 class ModelError(LaconicError):
     """A model is missing, damaged, of a foreign kind, or refused for safety."""
+
+
+class EndpointError(LaconicError):
+    """An endpoint gave no answer; `fatal` says that no other request to it would fare better (key, quota, address)."""
+
+    def __init__(self, message: str, fatal: bool = False) -> None:
+        super().__init__(message)
+        self.fatal = fatal
 
 
 class MissingExtraError(LaconicError, ImportError):

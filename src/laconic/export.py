@@ -31,7 +31,7 @@ from laconic.hub import Manifest, sha256
 if TYPE_CHECKING:
     import onnx
 
-_ONE_AT_A_TIME = threading.Lock()  # torch's exporter keeps global state, and `_quiet` changes some
+_ONE_AT_A_TIME = threading.Lock()  # torch's exporter keeps global state, and `quiet` changes some
 _OPSET = 17
 _TOLERANCE = 1e-4
 # Products of unsigned 8-bit and signed 8-bit numbers are added in pairs in 16 bits on x86 without VNNI: 255 · 64 · 2 is
@@ -85,12 +85,14 @@ def check_weights(folder: Path) -> None:
 def _write_graph(folder: Path, path: Path) -> None:
     """The checkpoint as an fp32 graph, traced, then compared with PyTorch on a longer padded batch."""
     torch = _torch()
-    with _ONE_AT_A_TIME, _quiet():
+    manifest = Manifest.of_config(folder)
+    with _ONE_AT_A_TIME, quiet():
         model = _read_checkpoint(folder)
         names, axes = ["input_ids", "attention_mask"], {0: "batch", 1: "sequence"}
+        names += ["token_type_ids"] if manifest.features else []
         torch.onnx.export(
             model,
-            _probe(model, rows=2, length=8),
+            _probe(model, rows=2, length=8)[: len(names)],
             str(path),
             input_names=names,
             output_names=["logits"],
@@ -99,10 +101,10 @@ def _write_graph(folder: Path, path: Path) -> None:
             dynamo=False,  # the newer exporter needs onnxscript
         )
         # longer than the local attention of ModernBERT
-        ids, mask = _probe(model, rows=3, length=min(160, Manifest.of_config(folder).window))
+        given = _probe(model, rows=3, length=min(160, manifest.window))[: len(names)]
         with torch.no_grad():
-            expected = model(ids, mask).logits.numpy()
-    _compare(path, ids.numpy(), mask.numpy(), expected)
+            expected = model(*given).logits.numpy()
+    _compare(path, dict(zip(names, (g.numpy() for g in given), strict=True)), expected)
 
 
 def _torch() -> Any:
@@ -116,7 +118,7 @@ def _torch() -> Any:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No progress bars and no warnings: the tracer's are about branches that the comparison covers, the exporter's and
     transformers' about their own future."""
     import transformers.utils.logging
@@ -158,20 +160,21 @@ def _read_checkpoint(folder: Path) -> Any:
     return model.eval()
 
 
-def _probe(model: Any, rows: int, length: int) -> tuple[Any, Any]:
-    """Ids and mask, int64[rows, length]; the rows differ in padding."""
+def _probe(model: Any, rows: int, length: int) -> tuple[Any, Any, Any]:
+    """Ids, mask and token types, int64[rows, length]; the rows differ in padding."""
     import torch
 
     random = np.random.default_rng(0)
     ids = random.integers(5, model.config.vocab_size, (rows, length))
     mask = np.arange(length) < length - np.arange(rows)[:, None] * length // (2 * rows)
     pad = model.config.pad_token_id or 0
-    return torch.from_numpy(np.where(mask, ids, pad)), torch.from_numpy(mask.astype(np.int64))
+    types = random.integers(0, getattr(model.config, "type_vocab_size", 1) or 1, (rows, length))
+    return torch.from_numpy(np.where(mask, ids, pad)), torch.from_numpy(mask.astype(np.int64)), torch.from_numpy(types)
 
 
-def _compare(path: Path, ids: Ids, mask: Ids, expected: Logits) -> None:
-    found = session(path).run(["logits"], {"input_ids": ids, "attention_mask": mask})[0]
-    worst = float(np.abs(found - expected)[mask == 1].max())
+def _compare(path: Path, given: dict[str, Ids], expected: Logits) -> None:
+    found = session(path).run(["logits"], given)[0]
+    worst = float(np.abs(found - expected)[given["attention_mask"] == 1].max())
     if not worst <= _TOLERANCE * max(1.0, float(np.abs(expected).max())):
         raise ModelError(
             f"the exported graph differs from PyTorch by {worst:.2g} (at most {_TOLERANCE} is allowed); this "
@@ -188,7 +191,7 @@ def write_tokenizer(folder: Path, path: Path) -> None:
     from transformers import AutoTokenizer
 
     try:
-        with _quiet():
+        with quiet():
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         tokenizer.backend_tokenizer.save(str(path))
     except Exception as error:  # also AttributeError: a slow tokenizer has no backend

@@ -35,6 +35,7 @@ DEFAULT = "laconic-small"
 KIND = "token-classifier"
 FORMAT = 1
 MANIFEST = "laconic.json"
+LABELS = ["drop", "keep", "evidence", "answer"]  # of models that read questions; others have the first two
 _WINDOWS = (16, 8192)
 _LARGEST_WINDOW = 512  # of a checkpoint without a manifest: what the LLMLingua-2 family was trained on
 _KEEP = {"keep", "kept", "preserve", "label_1"}
@@ -52,7 +53,9 @@ class Manifest:
     window: int  # tokens the model takes at once, special tokens included
     keep_label: int  # the class that means "keep"
     files: dict[str, str]  # name to SHA-256, in hex
-    question: bool = False  # was it trained to read a question before the text?
+    question: bool = False  # does it read a question before the text? Then class 2 is evidence, class 3 the answer
+    embedding: int = 0  # width of the vector after those classes, whose mean over a sentence is its embedding
+    features: bool = False  # are its token types those of laconic.features?
     pooling: str = "mean"  # token values to word values
     row_threads: int = 1  # threads inside a row that pay: two for fp32, one for int8 (docs/log.md)
     languages: tuple[str, ...] = ()
@@ -92,7 +95,17 @@ class Manifest:
                 f"{folder} is a {architectures[0]}; laconic needs a token classifier (…ForTokenClassification) "
                 "with two labels, such as the LLMLingua-2 checkpoints"
             )
-        manifest = cls(folder.name, "", _config_window(folder, config), _config_keep_label(folder, config), {})
+        ours = config.get("laconic") or {}  # what laconic.train says
+        manifest = cls(
+            folder.name,
+            "",
+            _config_window(folder, config),
+            _config_keep_label(folder, config),
+            {},
+            question=bool(ours.get("question")),
+            embedding=int(ours.get("embedding") or 0),
+            features=bool(ours.get("features")),
+        )
         manifest._check(folder, graph=False)
         return manifest
 
@@ -151,7 +164,7 @@ def load_folder(name: str | os.PathLike[str], threads: int | None = None, *, int
     folder, manifest = _resolve(name, int8)
     tokenizer = _tokenizer(folder)
     encoder = OrtEncoder(folder / manifest.model, threads, manifest.row_threads)
-    _try_out(folder, encoder)
+    _try_out(folder, encoder, manifest)
     return Model(folder, manifest, tokenizer, encoder)
 
 
@@ -296,14 +309,15 @@ def _tokenizer(folder: Path) -> tokenizers.Tokenizer:
     return tokenizer
 
 
-def _try_out(folder: Path, encoder: Encoder) -> None:
+def _try_out(folder: Path, encoder: Encoder, manifest: Manifest) -> None:
     """One tiny run, so that a foreign graph is found now and not in the middle of a batch."""
     import numpy as np
 
     ids = np.zeros((1, 2), np.int64)
     labels = encoder.logits(ids, np.ones_like(ids)).shape[-1]
-    if labels != 2:
-        raise ModelError(f"{folder} tells {labels} classes apart; laconic needs two, drop and keep")
+    expected = LABELS if manifest.question else LABELS[:2]
+    if labels != len(expected) + manifest.embedding:
+        raise ModelError(f"{folder} tells {labels} classes apart, not {len(expected)}: {', '.join(expected)}")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -329,6 +343,8 @@ def _config_window(folder: Path, config: dict[str, Any]) -> int:
 def _config_keep_label(folder: Path, config: dict[str, Any]) -> int:
     labels = config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
     keep = [int(k) for k, v in labels.items() if str(v).lower() in _KEEP]
+    if [labels.get(str(k)) for k in range(len(LABELS))] == LABELS:
+        return LABELS.index("keep")
     if len(labels) != 2 or len(keep) != 1:
         raise ModelError(
             f"{folder} has the labels {list(labels.values())[:5]}; laconic needs two, one of them named 'keep' or "

@@ -24,7 +24,13 @@ class Scorer(Protocol):
 
     name: str  # the method, for example "llmlingua2"
     model: str  # the model's name, "" where there is none
+    reads_question: bool  # do its scores depend on the question?
 
-    def score(self, tilings: Sequence[Tiling], progress: Progress | None = None) -> list[Scores]:
-        """One `Scores` a tiling, in order."""
+    def score(
+        self,
+        tilings: Sequence[Tiling],
+        progress: Progress | None = None,
+        questions: Sequence[str | None] | None = None,
+    ) -> list[Scores]:
+        """One `Scores` a tiling, in order. `questions`: one a tiling, only for a scorer that reads them."""
         ...

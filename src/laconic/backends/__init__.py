@@ -14,10 +14,11 @@ Logits = npt.NDArray[np.float32]
 class Encoder(Protocol):
     """A token classifier. The other rows of a batch do not change a row beyond float error."""
 
-    def logits(self, ids: Ids, mask: Ids) -> Logits:
+    def logits(self, ids: Ids, mask: Ids, types: Ids | None = None) -> Logits:
         """One score per class: ids, mask int64[B, T] (mask 1 = token, 0 = padding) to float32[B, T, C].
 
-        What stands at padding is unspecified.
+        `types`: token types, int64[B, T], for models that read them (default: zeros). What stands at padding is
+        unspecified.
         """
 
 

@@ -13,12 +13,12 @@ import numpy as np
 from laconic.backends import Ids, Logits, first_line
 from laconic.errors import InputError, ModelError
 
-# What a graph may ask for beside the ids; each is made from ids and mask, int64[1, T].
-_FEEDS: dict[str, Callable[[Ids, Ids], Ids]] = {
-    "input_ids": lambda ids, mask: ids,
-    "attention_mask": lambda ids, mask: mask,
-    "token_type_ids": lambda ids, mask: np.zeros_like(ids),
-    "position_ids": lambda ids, mask: np.arange(ids.shape[1], dtype=np.int64)[None],
+# What a graph may ask for; each is made from ids, mask and token types, int64[1, T].
+_FEEDS: dict[str, Callable[[Ids, Ids, Ids], Ids]] = {
+    "input_ids": lambda ids, mask, types: ids,
+    "attention_mask": lambda ids, mask, types: mask,
+    "token_type_ids": lambda ids, mask, types: types,
+    "position_ids": lambda ids, mask, types: np.arange(ids.shape[1], dtype=np.int64)[None],
 }
 
 # On CPU both fused kernels are slower than what they replace: bench/int8.py.
@@ -50,9 +50,10 @@ class OrtEncoder:
             )
         self._pool = ThreadPoolExecutor(threads or _cpus(), thread_name_prefix="laconic")
 
-    def logits(self, ids: Ids, mask: Ids) -> Logits:
+    def logits(self, ids: Ids, mask: Ids, types: Ids | None = None) -> Logits:
         """float32[B, T, C], zero at trailing padding."""
-        rows = self._pool.map(self._row, ids, mask) if len(ids) > 1 else map(self._row, ids, mask)
+        given = (ids, mask, np.zeros_like(ids) if types is None else types)
+        rows = self._pool.map(self._row, *given) if len(ids) > 1 else map(self._row, *given)
         out: Logits | None = None
         for k, row in enumerate(rows):
             if out is None:
@@ -60,12 +61,12 @@ class OrtEncoder:
             out[k, : len(row)] = row
         return out if out is not None else np.zeros((*ids.shape, 0), np.float32)
 
-    def _row(self, ids: Ids, mask: Ids) -> Logits:
+    def _row(self, ids: Ids, mask: Ids, types: Ids) -> Logits:
         real = np.flatnonzero(mask)
         length = int(real[-1]) + 1 if len(real) else 1
-        ids, mask = ids[None, :length], mask[None, :length]
+        given = ids, mask, types = ids[None, :length], mask[None, :length], types[None, :length]
         try:
-            (found,) = self._session.run([self._output], {name: _FEEDS[name](ids, mask) for name in self._inputs})
+            (found,) = self._session.run([self._output], {name: _FEEDS[name](*given) for name in self._inputs})
         except Exception as error:  # ONNX Runtime has no public base class for its errors
             raise ModelError(
                 f"{self.path} failed on a row of {length} tokens ({first_line(error)}); is the window in laconic.json "

@@ -11,8 +11,10 @@ from laconic.score import Scorer
 # name -> (module, factory). A factory takes the model name or folder and returns a Scorer.
 METHODS = {
     "llmlingua2": ("laconic.scorers.classifier", "load"),
+    "bm25": ("laconic.scorers.relevance", "load"),
     "tfidf": ("laconic.scorers.tfidf", "load"),
     "lead": ("laconic.scorers.controls", "lead"),
+    "stopwords": ("laconic.scorers.controls", "stopwords"),
     "random": ("laconic.scorers.controls", "random"),
 }
 

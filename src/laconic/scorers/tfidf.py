@@ -29,8 +29,14 @@ class TfIdf:
 
     name = "tfidf"
     model = ""
+    reads_question = False
 
-    def score(self, tilings: Sequence[Tiling], progress: Progress | None = None) -> list[Scores]:
+    def score(
+        self,
+        tilings: Sequence[Tiling],
+        progress: Progress | None = None,
+        questions: Sequence[str | None] | None = None,
+    ) -> list[Scores]:
         """float32[n] a tiling: the rank of each unit among all of them, NaN for white space."""
         return [Scores(surprisal_ranks(list(t), np.diff(sentences(t))), self.name) for t in tilings]
 

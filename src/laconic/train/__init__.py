@@ -1,0 +1,1 @@
+"""Training: data splits and the loops that make models."""

@@ -1,0 +1,443 @@
+"""Train a token classifier: keep or drop (LLMLingua-2, arXiv 2403.12968, section 3.3), and what answers a question.
+
+One encoder reads `[CLS] text [SEP]` or `[CLS] question [SEP] text [SEP]` and says of every token of the text
+
+    drop, keep   does the teacher keep it? (softmax of two)
+    evidence     does it stand in a sentence that answers the question? (sigmoid)
+    answer       is it part of the answer; without a question: of anything that might be asked for? (sigmoid)
+
+and, if there is an embedder to learn from, a vector whose mean over a sentence (or over the question) has the direction
+of that sentence's own embedding: what is near the question, from a model that has seen a billion pairs.
+
+Evidence and answer exist when the data has questions. Rows with a question are shown without it half of the time, and
+sometimes with another row's, so that one model learns to do with and without.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from laconic import features
+from laconic.backends import first_line
+from laconic.errors import InputError, MissingExtraError, ModelError
+from laconic.export import quiet
+from laconic.hub import LABELS
+from laconic.train import data
+from laconic.train.data import ANSWER, EVIDENCE, KEEP, Frame, Item, Row
+from laconic.train.metrics import auc, f1_at_rate
+
+_EMBEDDING = 2.0  # weight of its loss
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data file and how many of its rows an epoch takes (None: all; else the next ones in each epoch)."""
+
+    path: Path
+    rows: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Source:
+        """`FILE` or `FILE:ROWS`."""
+        name, _, rows = text.rpartition(":")
+        return cls(Path(name), int(rows)) if name and rows.isdigit() else cls(Path(text))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides how a run goes; the same settings, data and versions give the same weights."""
+
+    base: str  # HF encoder, name or folder
+    epochs: int = 4
+    lr: float = 1.5e-4  # peak; linear, after 5 % of warm-up
+    tokens: int = 3072  # a batch, with padding, on each process
+    window: int = 512  # most tokens of a row
+    average: float = 0.999  # decay of the running average of the weights, 0: none
+    embedder: str = ""  # HF encoder whose mean-pooled sentence embeddings are learnt too, name or folder
+    features: bool = True  # capitals and layout as token types (laconic.features)
+    blind: float = 0.5  # share of rows with both kinds of labels that are shown without their question
+    foreign: float = 0.15  # share of the others shown with another row's question
+    patience: int | None = None  # stop after so many epochs without a better score on dev
+    seed: int = 0
+
+
+@dataclass
+class _State:
+    step: int = 0
+    best: float = 0.0
+    stale: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+Say = Callable[[str], None]
+
+
+def _nothing(line: str) -> None:
+    """Says nothing."""
+
+
+def train(
+    sources: Sequence[Source], dev: Path, out: Path, settings: Settings, save_every: int = 200, say: Say = _nothing
+) -> Path:
+    """Train and write a Hugging Face checkpoint to `out`/checkpoint; returns it.
+
+    Killed at any moment, the same call goes on after the last saved step with the same result. One process a device:
+    `accelerate launch` or `torchrun` start several. `say` gets a line of progress now and then.
+    """
+    return _Run(sources, dev, out, settings, save_every, say).train()
+
+
+class _Embedder:
+    """Mean-pooled sentence embeddings of a frozen encoder."""
+
+    def __init__(self, transformers: Any, torch: Any, base: str) -> None:
+        self.torch, self.tokenizer = torch, _tokenizer(transformers, base)
+        with quiet():
+            self.model = transformers.AutoModel.from_pretrained(base, trust_remote_code=False).eval()
+        if torch.cuda.is_available():
+            self.model.cuda()
+        self.width = int(self.model.config.hidden_size)
+
+    def __call__(self, texts: Sequence[str]) -> Any:
+        """float32[n, width]; zeros for empty texts."""
+        torch, out = self.torch, self.torch.zeros(len(texts), self.width)
+        order = sorted((k for k, t in enumerate(texts) if t), key=lambda k: len(texts[k]))
+        for start in range(0, len(order), 32):
+            part = order[start : start + 32]
+            made = self.tokenizer(
+                [texts[k] for k in part],
+                padding=True,
+                pad_to_multiple_of=16,
+                truncation=True,
+                max_length=128,
+                return_tensors="pt",
+            ).to(self.model.device)
+            with torch.no_grad():
+                hidden = self.model(**made).last_hidden_state.float()
+            weight = made["attention_mask"][..., None]
+            out[part] = ((hidden * weight).sum(1) / weight.sum(1)).cpu()
+        return out
+
+
+class _Run:
+    def __init__(
+        self, sources: Sequence[Source], dev: Path, out: Path, settings: Settings, save_every: int, say: Say
+    ) -> None:
+        try:
+            import accelerate
+            import torch
+            import transformers
+        except ImportError as error:
+            raise MissingExtraError("Training", "train") from error
+        _keep_freed_memory()
+        self.torch, self.out, self.settings, self.save_every, self.say = torch, out, settings, save_every, say
+        cpu = not torch.cuda.is_available()
+        self.accelerator = accelerate.Accelerator(mixed_precision="bf16", cpu=cpu)
+        torch.manual_seed(settings.seed)
+        self.tokenizer = _tokenizer(transformers, settings.base)
+        self.frame = Frame.of(self.tokenizer)
+        self.sources = [(s, data.read(s.path, self.tokenizer, settings.window)) for s in sources]
+        self.dev = data.read(dev, self.tokenizer, settings.window)
+        self.asks = any(r.question for _, rows in self.sources for r in rows)
+        self.plan = self._plan()
+        self.embedder = _Embedder(transformers, torch, settings.embedder) if settings.embedder else None
+        self.model = self._model(transformers)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=settings.lr, weight_decay=0.01)
+        total = len(self.plan)
+        warmup = max(1, total // 20)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, lambda step: min((step + 1) / warmup, (total - step) / max(1, total - warmup))
+        )
+        self.state = _State()
+        self.average = [p.detach().clone() for p in self.model.parameters()]
+        self._resume()
+        self.model, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
+
+    def _model(self, transformers: Any) -> Any:
+        """The base with our head, and with room for the features in its table of token types."""
+        width = self.embedder.width if self.embedder else 0
+        names = [*(LABELS if self.asks else LABELS[:2]), *(f"embedding {k}" for k in range(width))]
+        try:
+            with quiet():
+                model, info = transformers.AutoModelForTokenClassification.from_pretrained(
+                    self.settings.base, output_loading_info=True, trust_remote_code=False
+                )
+        except Exception as error:
+            raise ModelError(f"{self.settings.base} cannot be read as an encoder ({first_line(error)})") from error
+        if lost := sorted(k for k in info["missing_keys"] if not k.startswith(("classifier", "score"))):
+            raise ModelError(f"{self.settings.base} lacks weights ({', '.join(lost[:3])}): is it an encoder?")
+        _new_head(model, names, width, self.torch)
+        if self.settings.features:
+            _add_features(model, self.torch)
+        model.config.laconic = {"question": self.asks, "features": self.settings.features, "embedding": width}
+        return model
+
+    def _plan(self) -> list[list[Item]]:
+        """The batches of all epochs."""
+        s = self.settings
+        plan: list[list[Item]] = []
+        self.ends = []  # the step after each epoch
+        for epoch in range(s.epochs):
+            rng = random.Random(f"{s.seed} {epoch}")
+            parts = [
+                item
+                for source, rows in self.sources
+                for item in data.items(_share(rows, source.rows, epoch, s.seed), rng, s.blind, s.foreign, s.window)
+            ]
+            made = data.batches(parts, s.tokens, rng)
+            world = self.accelerator.num_processes
+            plan += made[: len(made) // world * world] if len(made) >= world else made * world
+            self.ends.append(len(plan) // world)
+        rank = self.accelerator.process_index
+        return plan[rank :: self.accelerator.num_processes]
+
+    def train(self) -> Path:
+        state, began, first, losses = self.state, time.time(), self.state.step, []
+        checkpoint = self.out / "checkpoint"
+        while state.step < len(self.plan):
+            losses.append(self._step(self.plan[state.step]))
+            state.step += 1
+            if state.step % 50 == 0:
+                pace = (time.time() - began) / (state.step - first)
+                self._say(f"step {state.step}/{len(self.plan)}  loss {np.mean(losses[-50:]):.4f}  {pace:.2f} s/step")
+            if state.step in self.ends:
+                self._judge(checkpoint)
+            if state.step % self.save_every == 0 or state.step in self.ends:
+                self._save()
+            if self.settings.patience is not None and state.stale > self.settings.patience:
+                self._say(f"no better for {state.stale} epochs: stopped")
+                break
+        return checkpoint
+
+    def _step(self, batch: Sequence[Item]) -> float:
+        torch = self.torch
+        self.model.train()
+        made = self._tensors(data.collate(batch, self.frame))
+        with self.accelerator.autocast():
+            logits = self._logits(self.model, made)
+            loss = self._loss(logits, made["labels"])
+            if self.embedder:
+                targets = self.embedder(data.passages(batch)).to(logits.device)
+                loss = loss + _EMBEDDING * self._apart(logits[..., -self.embedder.width :], made["group"], targets)
+        self.optimizer.zero_grad()
+        self.accelerator.backward(loss)
+        self.accelerator.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.schedule.step()
+        decay = min(self.settings.average, (1 + self.state.step) / (10 + self.state.step))
+        with torch.no_grad():
+            now = [p.detach() for p in self.model.parameters()]
+            torch._foreach_lerp_(self.average, now, 1 - decay)
+        return float(loss.detach())
+
+    def _tensors(self, made: dict[str, Any]) -> dict[str, Any]:
+        return {k: self.torch.from_numpy(v).to(self.accelerator.device) for k, v in made.items()}
+
+    def _logits(self, model: Any, made: dict[str, Any]) -> Any:
+        types = {"token_type_ids": made["types"]} if self.settings.features else {}
+        return model(input_ids=made["ids"], attention_mask=made["mask"], **types).logits
+
+    def _loss(self, logits: Any, labels: Any) -> Any:
+        """Summed over what is labelled, divided by the tokens that are: every label counts the same."""
+        f = self.torch.nn.functional
+        logits = logits.float()
+        keep = f.cross_entropy(
+            logits[..., :2].flatten(0, 1), labels[..., KEEP].long().flatten(), ignore_index=-1, reduction="sum"
+        )
+        total, count = keep, (labels >= 0).any(-1).sum().clamp(min=1)
+        for column in (EVIDENCE, ANSWER) if self.asks else ():
+            known = labels[..., column] >= 0
+            if known.any():
+                wanted = labels[..., column][known]
+                total = total + f.binary_cross_entropy_with_logits(
+                    logits[..., column + 1][known], wanted, reduction="sum"
+                )
+        return total / count
+
+    def _apart(self, vectors: Any, group: Any, targets: Any) -> Any:
+        """1 - cosine between the mean vectors of the groups and their embeddings, the mean over groups."""
+        known = group >= 0
+        sums = self.torch.zeros_like(targets).index_add_(0, group[known], vectors.float()[known])
+        there = group[known].unique()
+        return (1 - self.torch.nn.functional.cosine_similarity(sums[there], targets[there])).mean()
+
+    def _judge(self, checkpoint: Path) -> None:
+        """Score the averaged weights on dev, and keep them if they are the best so far."""
+        if not self.accelerator.is_main_process:
+            return
+        model = self.accelerator.unwrap_model(self.model)
+        own = [p.detach().clone() for p in model.parameters()]
+        self._load(model, self.average)
+        scores = self.scores(model)
+        score = float(np.mean([v for k, v in scores.items() if k in ("keep_f1", "evidence_auc")]))
+        self.state.history.append({"step": self.state.step, **scores})
+        self._say(json.dumps(self.state.history[-1]))
+        self.state.stale += 1
+        if score > self.state.best:
+            self.state.best, self.state.stale = score, 0
+            with quiet():
+                model.save_pretrained(checkpoint)
+                self.tokenizer.save_pretrained(checkpoint)
+            self._write_run()
+        self._load(model, own)
+
+    def _load(self, model: Any, values: Sequence[Any]) -> None:
+        with self.torch.no_grad():
+            for p, v in zip(model.parameters(), values, strict=True):
+                p.copy_(v)
+
+    def scores(self, model: Any) -> dict[str, float]:
+        """Keep-F1 at the teacher's rate (one threshold over the set) and the AUCs of the heads, on dev."""
+        found: dict[str, list[Any]] = {"keep": [], "kept": [], "evidence": [], "is_evidence": []}
+        for item, logits in self._predict(model, [Item(r, [], r.keep, r.answers) for r in self.dev if len(r.kept)]):
+            unit = item.row.unit
+            inside = unit >= 0
+            p = logits[:, 1] - logits[:, 0]
+            count = np.bincount(unit[inside], minlength=len(item.row.kept))
+            sums = np.bincount(unit[inside], 1 / (1 + np.exp(-p[inside])), minlength=len(item.row.kept))
+            found["keep"].append(np.where(count > 0, sums / np.maximum(count, 1), 0.5))
+            found["kept"].append(item.row.kept)
+        asked = [Item(r, r.question, r.evidence, r.answer) for r in self.dev if (r.evidence == 1).any()]
+        for item, logits in self._predict(model, asked) if self.asks else ():
+            found["evidence"].append(logits[:, EVIDENCE + 1])
+            found["is_evidence"].append(item.evidence == 1)
+        out: dict[str, float] = {}
+        if found["kept"]:
+            p, y = np.concatenate(found["keep"]), np.concatenate(found["kept"])
+            out |= {"keep_f1": f1_at_rate(p, y), "keep_auc": auc(p, y)}
+        if found["evidence"]:
+            out["evidence_auc"] = auc(np.concatenate(found["evidence"]), np.concatenate(found["is_evidence"]))
+        return {k: round(v, 4) for k, v in out.items()}
+
+    def _predict(self, model: Any, asked: Sequence[Item]) -> Iterator[tuple[Item, Any]]:
+        """float32[T, C] for the text's tokens of every item."""
+        model.eval()
+        for start in range(0, len(asked), 8):
+            batch = asked[start : start + 8]
+            with self.torch.no_grad():
+                logits = self._logits(model, self._tensors(data.collate(batch, self.frame))).float().cpu().numpy()
+            for k, item in enumerate(batch):
+                left = len(self.frame.head) + (len(item.question) + len(self.frame.between) if item.question else 0)
+                yield item, logits[k, left : left + len(item.row.ids)]
+
+    def _save(self) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        model = self.accelerator.unwrap_model(self.model)
+        whole = {
+            "model": model.state_dict(),
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "rng": self.torch.get_rng_state(),
+            "state": asdict(self.state),
+            "settings": json.dumps(asdict(self.settings)),
+        }
+        self.out.mkdir(parents=True, exist_ok=True)
+        path = self.out / "resume.pt"
+        self.torch.save(whole, path.with_suffix(".tmp"))
+        path.with_suffix(".tmp").replace(path)
+
+    def _resume(self) -> None:
+        path = self.out / "resume.pt"
+        if not path.exists():
+            return
+        whole = self.torch.load(path, weights_only=True)
+        if whole["settings"] != json.dumps(asdict(self.settings)):
+            raise InputError(
+                f"{path} is of a run with other settings ({whole['settings']}); remove it, or change --out"
+            )
+        self.model.load_state_dict(whole["model"])
+        self.average = whole["average"]
+        self.optimizer.load_state_dict(whole["optimizer"])
+        self.schedule.load_state_dict(whole["schedule"])
+        self.torch.set_rng_state(whole["rng"])
+        self.state = _State(**whole["state"])
+        self._say(f"going on after step {self.state.step}")
+
+    def _write_run(self) -> None:
+        """What the manifest and the model card are made from."""
+        files = [{"file": s.path.name, "rows": len(rows), "an epoch": s.rows or len(rows)} for s, rows in self.sources]
+        settings = {**asdict(self.settings), "base": Path(self.settings.base).name}
+        history = self.state.history
+        run = {"settings": settings, "data": files, "dev": len(self.dev), "best": history[-1], "history": history}
+        (self.out / "run.json").write_text(json.dumps(run, indent=2) + "\n")
+
+    def _say(self, line: str) -> None:
+        if self.accelerator.is_main_process:
+            self.say(line)
+
+
+def _keep_freed_memory() -> None:
+    """glibc gives large blocks back to the system at once; on a CPU that costs training a third of its time."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        for parameter, size in {-3: 1 << 30, -1: (1 << 31) - 1, -2: 1 << 29}.items():  # mmap, trim thresholds, top pad
+            mallopt(parameter, size)
+
+
+def _share(rows: list[Row], some: int | None, epoch: int, seed: int) -> list[Row]:
+    """All rows, or the next `some` of them in a shuffled round."""
+    if some is None or some >= len(rows):
+        return rows
+    order = list(range(len(rows)))
+    random.Random(seed).shuffle(order)
+    return [rows[order[k % len(rows)]] for k in range(epoch * some, (epoch + 1) * some)]
+
+
+def _tokenizer(transformers: Any, base: str) -> Any:
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            base, model_max_length=1_000_000, trust_remote_code=False
+        )
+    except Exception as error:
+        raise ModelError(f"{base} has no tokenizer that can be read ({first_line(error)})") from error
+    if not tokenizer.is_fast:
+        raise ModelError(f"{base} has no fast tokenizer, so no offsets; take a base with a tokenizer.json")
+    return tokenizer
+
+
+def _new_head(model: Any, names: Sequence[str], width: int, torch: Any) -> None:
+    """A row for each name: the base's own where it has that label, else a new one.
+
+    The last `width` start as the identity, where they can: the mean of a sentence encoder is its embedding already.
+    """
+    old, known = model.classifier, {v: k for k, v in model.config.id2label.items()}
+    head = torch.nn.Linear(old.in_features, len(names))
+    with torch.no_grad():
+        head.weight.normal_(0, 0.02)
+        head.bias.zero_()
+        if width == old.in_features:
+            head.weight[-width:] = torch.eye(width)
+        for row, name in enumerate(names):
+            if name in known:
+                head.weight[row], head.bias[row] = old.weight[known[name]], old.bias[known[name]]
+    model.classifier, model.num_labels = head, len(names)
+    model.config.id2label = dict(enumerate(names))
+    model.config.label2id = {n: k for k, n in enumerate(names)}
+
+
+def _add_features(model: Any, torch: Any) -> None:
+    """A row of token types for each feature, near to the base's first one."""
+    embeddings: Any = getattr(model.base_model, "embeddings", None)
+    table = getattr(embeddings, "token_type_embeddings", None)
+    if table is None:
+        raise InputError(f"{model.config.model_type} has no token types to hold the features; train with features off")
+    if (getattr(model.config, "laconic", None) or {}).get("features"):
+        return  # it has them already
+    wider = torch.nn.Embedding(features.TYPES, table.embedding_dim)
+    with torch.no_grad():
+        wider.weight.normal_(0, 0.005).add_(table.weight[0])
+        wider.weight[0] = table.weight[0]
+    embeddings.token_type_embeddings = wider
+    model.config.type_vocab_size = features.TYPES

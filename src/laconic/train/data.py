@@ -1,0 +1,237 @@
+"""Labelled passages as token labels.
+
+A line of a data file is what `laconic distill` writes: `text` with `compressed` or `spans` (what the teacher kept), and
+optionally `question` with `evidence` (verbatim passages, an empty list where the text does not answer it), `relevance`
+(`[start, end, value]`, what another ranker thinks of the rest, in [0, 1]) and `answers` (verbatim strings; without a
+question: whatever somebody asked for).
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from laconic.distill.align import kept_units, units
+from laconic.errors import InputError
+from laconic.features import Features
+from laconic.segment import sentences, words
+
+KEEP, EVIDENCE, ANSWER = range(3)  # columns of the labels
+_UNKNOWN = -1
+_QUESTION = 64  # tokens of a question that are read, the last ones
+
+Labels = npt.NDArray[np.float32]
+
+
+@dataclass
+class Row:
+    """One passage in tokens. Labels are from 0 to 1, or -1 (unknown)."""
+
+    ids: list[int]
+    types: npt.NDArray[np.int64]
+    keep: Labels  # float32[T]
+    evidence: Labels  # given the question
+    answer: Labels  # given the question
+    answers: Labels  # to whatever question
+    question: list[int]  # token ids, empty where there is none
+    unit: npt.NDArray[np.int64]  # which word or mark of the text a token belongs to, -1: none
+    sentence: npt.NDArray[np.int64]  # which sentence a token belongs to
+    texts: list[str]  # the sentences, and last the question
+    kept: npt.NDArray[np.bool_]  # per word or mark of the text
+
+
+def read(path: Path, tokenizer: Any, window: int) -> list[Row]:
+    """The rows of a JSONL file; `window`: the most tokens of a row."""
+    rows = []
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                record = json.loads(line)
+                text = record["text"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise InputError(f"{path}, line {number} is not a labelled passage ({error}); correct it") from None
+            if text.strip():
+                rows.append(row(record, tokenizer, window))
+    return rows
+
+
+def row(record: dict[str, Any], tokenizer: Any, window: int) -> Row:
+    """One record of a data file in tokens."""
+    text, question = record["text"], record.get("question") or ""
+    asked = tokenizer(question, add_special_tokens=False)["input_ids"][-_QUESTION:] if question.strip() else []
+    encoded = tokenizer(
+        text,
+        add_special_tokens=False,
+        truncation=True,
+        max_length=window - len(asked) - 3,
+        return_offsets_mapping=True,
+    )
+    starts, ends = np.array(encoded["offset_mapping"], np.int64).reshape(-1, 2).T
+    spans = units(text)
+    owner = np.full(len(text) + 1, -1)
+    for k, (s, e) in enumerate(spans):
+        owner[s:e] = k
+    unit = np.where(ends > starts, owner[starts], -1)
+    kept = _kept(record, text, spans)
+    unknown = np.full(len(starts), _UNKNOWN, np.float32)
+    keep = unknown if kept is None else np.where(unit >= 0, kept[unit], _UNKNOWN).astype(np.float32)
+    evidence, answer = unknown, unknown
+    answers = record.get("answers") or ([record["answer"]] if record.get("answer") else [])
+    if asked and "evidence" in record:
+        inside = _covered(text, record["evidence"])
+        relevance = np.zeros(len(text) + 1, np.float32)
+        for s, e, value in record.get("relevance", ()):
+            relevance[s:e] = value
+        evidence = np.where(inside, 1, relevance)[starts].astype(np.float32)
+        answer = (_covered(text, answers) & inside)[starts].astype(np.float32)
+    wanted = unknown if question or not answers else _covered(text, answers)[starts].astype(np.float32)
+    types = Features(text).types(starts, ends)
+    known = np.zeros(0, bool) if kept is None else kept
+    tiling = words(text)
+    edges = tiling.bounds[sentences(tiling)]
+    sentence = np.searchsorted(edges, starts, side="right") - 1
+    texts = [*(text[s:e].strip() for s, e in pairwise(edges.tolist())), question]
+    return Row(encoded["input_ids"], types, keep, evidence, answer, wanted, asked, unit, sentence, texts, known)
+
+
+def _kept(record: dict[str, Any], text: str, spans: Sequence[tuple[int, int]]) -> npt.NDArray[np.bool_] | None:
+    if "spans" in record:
+        inside = np.zeros(len(text) + 1, bool)
+        for s, e in record["spans"]:
+            inside[s:e] = True
+        return inside[[s for s, _ in spans]]
+    if "compressed" in record:
+        compressed = record["compressed"]
+        return kept_units([text[s:e] for s, e in spans], [compressed[s:e] for s, e in units(compressed)])
+    return None
+
+
+def _covered(text: str, parts: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """The code points of every place where a part stands as whole words: bool[len(text) + 1]."""
+    inside = np.zeros(len(text) + 1, bool)
+    for part in filter(None, (p.strip() for p in parts)):
+        at = text.find(part)
+        while at >= 0:
+            end = at + len(part)
+            cut = (at and text[at - 1].isalnum() and part[0].isalnum()) or (
+                end < len(text) and text[end].isalnum() and part[-1].isalnum()
+            )
+            if not cut:
+                inside[at:end] = True
+            at = text.find(part, at + 1)
+    return inside
+
+
+@dataclass(frozen=True)
+class Item:
+    """A row as it is shown once: blind, with its question, or with another row's."""
+
+    row: Row
+    question: list[int]
+    evidence: Labels
+    answer: Labels
+    asked: str = ""  # the question, in words
+
+    def __len__(self) -> int:
+        return len(self.row.ids) + len(self.question) + 3
+
+
+def items(rows: Sequence[Row], random: random.Random, blind: float, foreign: float, window: int) -> Iterator[Item]:
+    """Each row once. `blind`: the share of rows with keep labels shown without their question; `foreign`: the share of
+    the others shown with the question of another row, which has no evidence in them."""
+    asking = [r for r in rows if r.question]
+    for r in rows:
+        unknown = np.full(len(r.ids), _UNKNOWN, np.float32)
+        if not r.question or (len(r.kept) and random.random() < blind):
+            yield Item(r, [], unknown, r.answers)
+        elif random.random() < foreign:
+            other = random.choice(asking)
+            same = other.question == r.question
+            room = window - 3 - len(r.ids)
+            nothing = np.zeros_like(unknown)
+            yield Item(
+                r,
+                other.question[max(0, len(other.question) - room) :],
+                r.evidence if same else nothing,
+                r.answer if same else nothing,
+                other.texts[-1],
+            )
+        else:
+            yield Item(r, r.question, r.evidence, r.answer, r.texts[-1])
+
+
+def batches(parts: Sequence[Item], tokens: int, random: random.Random) -> list[list[Item]]:
+    """Shuffled batches of items of like length, at most `tokens` with their padding."""
+    order = list(parts)
+    random.shuffle(order)
+    out: list[list[Item]] = []
+    for start in range(0, len(order), 512):
+        batch: list[Item] = []
+        for item in sorted(order[start : start + 512], key=len):
+            if batch and padded(len(item)) * (len(batch) + 1) > tokens:
+                out.append(batch)
+                batch = []
+            batch.append(item)
+        out.append(batch)
+    random.shuffle(out)
+    return out
+
+
+def padded(length: int) -> int:
+    """A multiple of 32: few distinct shapes, because kernels are compiled for each."""
+    return -(-length // 32) * 32
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The tokens a tokenizer puts around a text, and between a question and a text."""
+
+    head: list[int]
+    between: list[int]
+    tail: list[int]
+    pad: int
+
+    @classmethod
+    def of(cls, tokenizer: Any) -> Frame:
+        """Found by trying: pairs differ between families ([SEP], </s></s>)."""
+        a, b = (tokenizer(t, add_special_tokens=False)["input_ids"] for t in ("a", "b"))
+        pair = tokenizer("a", "b")["input_ids"]
+        first = pair.index(a[0])
+        second = len(pair) - pair[::-1].index(b[-1]) - len(b)
+        return cls(pair[:first], pair[first + len(a) : second], pair[second + len(b) :], tokenizer.pad_token_id or 0)
+
+
+def collate(batch: Sequence[Item], frame: Frame) -> dict[str, npt.NDArray[Any]]:
+    """ids, mask, types int64[B, T], labels float32[B, T, 3], group int64[B, T]: which of `passages` a token is in."""
+    lefts = [frame.head + (i.question + frame.between if i.question else []) for i in batch]
+    width = padded(max(len(left) + len(i.row.ids) + len(frame.tail) for left, i in zip(lefts, batch, strict=True)))
+    shape = (len(batch), width)
+    ids, mask, types = np.full(shape, frame.pad), np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    labels, group = np.full((*shape, 3), _UNKNOWN, np.float32), np.full(shape, _UNKNOWN)
+    passages = 0
+    for k, (left, item) in enumerate(zip(lefts, batch, strict=True)):
+        whole = left + item.row.ids + frame.tail
+        text = slice(len(left), len(left) + len(item.row.ids))
+        ids[k, : len(whole)] = whole
+        mask[k, : len(whole)] = 1
+        types[k, text] = item.row.types
+        labels[k, text, KEEP] = item.row.keep
+        labels[k, text, EVIDENCE] = item.evidence
+        labels[k, text, ANSWER] = item.answer
+        group[k, text] = passages + item.row.sentence
+        passages += len(item.row.texts)
+        group[k, len(frame.head) : len(frame.head) + len(item.question)] = passages - 1
+    return {"ids": ids, "mask": mask, "types": types, "labels": labels, "group": group}
+
+
+def passages(batch: Sequence[Item]) -> list[str]:
+    """The sentences and the question of every item, as `collate` numbers them."""
+    return [text for item in batch for text in [*item.row.texts[:-1], item.asked]]

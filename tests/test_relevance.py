@@ -1,0 +1,54 @@
+"""Sentences by BM25, and what a question does to a compression."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import laconic
+from laconic.errors import InputError
+from laconic.scorers.relevance import bm25, terms
+from laconic.segment import sentences, words
+
+TEXT = "The mill stands by the river. Its owner is Karl Voss. Tours cost 4 euros. The river is called Ems."
+
+
+def scores(question: str, text: str = TEXT) -> list[float]:
+    tiling = words(text)
+    return bm25(tiling, sentences(tiling), question).tolist()
+
+
+def test_bm25_by_hand():
+    """Sentences of two and four words; "x" stands once in the first: idf = ln(1 + (2 - 1 + 0.5) / (1 + 0.5))."""
+    found = scores("x", "X left. He saw it there.")
+    norm = 1.2 * (1 - 0.75 + 0.75 * 2 / 3)
+    assert found == pytest.approx([np.log(2) * 2.2 / (1 + norm), 0], rel=1e-6)
+
+
+def test_the_sentence_with_the_rare_words_of_the_question_is_first():
+    assert int(np.argmax(scores("Who is the owner?"))) == 1
+    assert int(np.argmax(scores("How many euros does a tour cost?"))) == 2
+
+
+def test_a_question_of_other_words_finds_nothing():
+    assert scores("quantum chromodynamics") == [0, 0, 0, 0]
+    assert scores("", "") == []
+
+
+def test_terms_share_their_stem():
+    assert terms("Moves moving moved") == ["mov"] * 3
+    assert terms("他住在巴黎") == list("他住在巴黎")
+
+
+def test_bm25_is_a_method_that_keeps_what_is_asked_for():
+    k = laconic.load(method="bm25")
+    assert "Karl Voss" in k.compress(TEXT, rate=0.3, question="Who is the owner?").text
+
+
+def test_other_methods_refuse_a_question_and_nobody_minds_an_empty_one():
+    k = laconic.load(method="tfidf")
+    with pytest.raises(InputError, match="tfidf does not read questions"):
+        k.compress(TEXT, question="Who?")
+    assert k.compress(TEXT, question=" \n").text == k.compress(TEXT).text
+    with pytest.raises(InputError, match="question must be a str, got int"):
+        k.compress(TEXT, question=3)

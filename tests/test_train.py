@@ -1,0 +1,232 @@
+"""Training learns, resumes exactly, and what it writes can be used."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from transformers import AutoTokenizer
+
+import tiny
+from laconic import load
+from laconic.cli import main
+from laconic.errors import InputError, ModelError
+from laconic.hub import load_folder
+from laconic.scorers.classifier import Classifier
+from laconic.segment import words
+from laconic.train import classifier, data
+from laconic.train.classifier import Settings, Source, train
+from laconic.train.publish import publish
+from laconic.train.split import held_out
+
+NAMES = ["Ada", "Bob", "Cleo", "Dan"]
+PLACES = ["Paris", "Oslo", "Rome", "Lima"]
+AGES = ["nine", "ten", "twelve", "twenty"]
+
+
+def passage(k: int) -> dict:
+    """Two facts, the first one asked for; the teacher drops "really" and "of course"."""
+    name, place, age = NAMES[k % 4], PLACES[k // 2 % 4], AGES[(k + 1) % 4]
+    facts = [f"{name} really lives in {place}, of course.", f"{name} really is {age} years old, of course."]
+    text = " ".join(facts if k % 2 else facts[::-1])
+    short = text.replace(" really", "").replace(", of course", "")
+    question, answer = (f"Where does {name} live?", place) if k % 2 else (f"How old is {name}?", age)
+    return {
+        "text": text,
+        "compressed": short,
+        "question": question,
+        "evidence": [facts[0] if k % 2 else facts[1]],
+        "answer": answer,
+    }
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    texts = [passage(k)["text"] + passage(k)["question"] for k in range(8)]
+    return tiny.build_mbert(tmp_path_factory.mktemp("base"), texts, vocab_size=120)
+
+
+@pytest.fixture
+def files(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(passage(k)) + "\n" for k in range(8)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(base, tmp_path_factory):
+    """A run that overfits: its folder."""
+    out = tmp_path_factory.mktemp("run")
+    path = out / "rows.jsonl"
+    path.write_text("".join(json.dumps(passage(k)) + "\n" for k in range(8)))
+    settings = Settings(
+        str(base), epochs=60, lr=5e-3, tokens=512, window=64, average=0.9, foreign=0.0, embedder=str(base)
+    )
+    train([Source(path)], path, out, settings, save_every=1000)
+    return out
+
+
+def tokenizer(base):
+    return AutoTokenizer.from_pretrained(base, model_max_length=1_000_000)
+
+
+def test_it_learns_what_the_teacher_kept_and_what_answers(trained):
+    record = json.loads((trained / "run.json").read_text())
+    first, best = record["history"][0], record["best"]
+    assert best["keep_f1"] > 0.97 and best["evidence_auc"] > 0.97
+    assert best["keep_f1"] > first["keep_f1"]
+
+
+def test_what_it_writes_compresses_with_and_without_a_question(trained):
+    folder = publish(trained, {"name": "two-facts", "window": 64, "languages": ["en"], "licence": "MIT"})
+    text = passage(0)["text"]
+    model = load(folder)
+    assert "really" not in model.compress(text, threshold=0.5).text
+    asked = model.compress(text, rate=0.4, question=passage(0)["question"]).text
+    assert passage(0)["answer"] in asked and "Paris" not in asked
+    card = (folder / "README.md").read_text()
+    assert "two-facts" in card and str(json.loads((trained / "run.json").read_text())["best"]["keep_f1"]) in card
+
+
+def test_it_learns_the_embeddings_of_sentences_and_questions(trained, base):
+    """The cosine of a sentence and the question is that of the embedder's own vectors."""
+    scorer = Classifier(load_folder(publish(trained, {"window": 64}, int8=False)))
+    text, question = passage(0)["text"], passage(0)["question"]
+    found = scorer.heads(words(text), question)[:, 3]
+    embedder = classifier._Embedder(transformers, torch, str(base))
+    first, second, asked = torch.nn.functional.normalize(embedder([*text.split(". ", 1), question])).numpy()
+    assert found[0] == pytest.approx(first @ asked, abs=0.15)
+    assert found[-1] == pytest.approx(second @ asked, abs=0.15)
+    assert (scorer.heads(words(text))[:, 3] == 0).all()
+
+
+def test_a_second_run_starts_from_the_heads_of_the_first(trained, files, tmp_path):
+    settings = Settings(str(trained / "checkpoint"), epochs=1, lr=0.0, window=64, average=0.0)
+    train([Source(files)], files, tmp_path / "out", settings)
+    before, after = (json.loads((f / "run.json").read_text())["best"] for f in (trained, tmp_path / "out"))
+    assert after["keep_f1"] == before["keep_f1"] and after["evidence_auc"] == before["evidence_auc"]
+
+
+def test_a_card_takes_only_what_it_shows(trained):
+    with pytest.raises(InputError, match="takes name, window"):
+        publish(trained, {"nmae": "x"})
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(base, files, tmp_path, monkeypatch):
+    settings = Settings(str(base), epochs=4, tokens=128, window=64)
+    whole = train([Source(files)], files, tmp_path / "whole", settings, save_every=2)
+    step = classifier._Run._step
+
+    def killed(self, batch):
+        if self.state.step == 5:
+            raise KeyboardInterrupt
+        return step(self, batch)
+
+    monkeypatch.setattr(classifier._Run, "_step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train([Source(files)], files, tmp_path / "cut", settings, save_every=2)
+    monkeypatch.undo()
+    torch.manual_seed(99)
+    again = train([Source(files)], files, tmp_path / "cut", settings, save_every=2)
+    assert (whole / "model.safetensors").read_bytes() == (again / "model.safetensors").read_bytes()
+
+
+def test_other_settings_do_not_go_on(base, files, tmp_path):
+    train([Source(files)], files, tmp_path / "out", Settings(str(base), epochs=1, window=64))
+    with pytest.raises(InputError, match="other settings"):
+        train([Source(files)], files, tmp_path / "out", Settings(str(base), epochs=2, window=64))
+
+
+def test_it_stops_when_dev_gets_no_better(base, files, tmp_path):
+    settings = Settings(str(base), epochs=30, lr=0.0, window=64, patience=1)
+    said = []
+    train([Source(files)], files, tmp_path / "out", settings, say=said.append)
+    assert "no better for 2 epochs" in said[-1]
+    assert len(torch.load(tmp_path / "out" / "resume.pt", weights_only=True)["state"]["history"]) == 3
+
+
+def test_without_questions_it_is_a_plain_llmlingua2_classifier(base, files, tmp_path):
+    rows = [json.loads(line) for line in files.read_text().splitlines()]
+    files.write_text("".join(json.dumps({"text": r["text"], "compressed": r["compressed"]}) + "\n" for r in rows))
+    out = train([Source(files)], files, tmp_path / "out", Settings(str(base), epochs=1, window=64, features=False))
+    config = json.loads((out / "config.json").read_text())
+    assert list(config["id2label"].values()) == ["drop", "keep"] and config["type_vocab_size"] == 2
+
+
+def test_spans_and_compressed_are_the_same_labels(base):
+    record = passage(0)
+    text = record["text"]
+    spans, at = [], 0
+    for word in record["compressed"].split():
+        at = text.index(word.rstrip(".,"), at)
+        spans.append([at, at + len(word.rstrip(".,"))])
+    spans += [[k, k + 1] for k, c in enumerate(text) if c == "."]
+    one = data.row(record, tokenizer(base), 64)
+    two = data.row({**record, "compressed": None, "spans": spans}, tokenizer(base), 64)
+    assert (one.keep == two.keep).all() and (one.keep == 1).any() and (one.keep == 0).any()
+
+
+def test_labels_are_where_the_strings_stand(base):
+    row = data.row({**passage(0), "relevance": [[0, 71, 0.25]]}, tokenizer(base), 64)
+    half = len(row.ids) // 2
+    assert set(row.evidence[: half - 2]) == {1} and set(row.evidence[half + 2 :]) <= {0.25, 0}
+    assert 0 < (row.answer == 1).sum() < 6 and (row.answers == -1).all()
+
+
+def test_a_row_never_grows_past_the_window(base):
+    long = {**passage(1), "text": passage(1)["text"] * 9, "question": "Where? " * 90}
+    rows = [data.row(r, tokenizer(base), 128) for r in (long, passage(0), long)]
+    frame = data.Frame.of(tokenizer(base))
+    for seed in range(20):
+        shown = list(data.items(rows, random.Random(seed), 0.3, 0.9, 128))
+        assert max(map(len, shown)) <= 128
+        made = data.collate(shown, frame)
+        assert made["ids"].shape[1] <= 128 and made["labels"].shape == (*made["ids"].shape, 3)
+        assert (made["labels"][made["mask"] == 0] == -1).all()
+
+
+def test_batches_hold_every_item_once_within_the_budget(base):
+    rows = [data.row(passage(k), tokenizer(base), 64) for k in range(8)] * 9
+    shown = list(data.items(rows, random.Random(0), 0.5, 0.1, 64))
+    made = data.batches(shown, 256, random.Random(1))
+    assert sorted(map(id, (i for b in made for i in b))) == sorted(map(id, shown))
+    assert all(len(b) * data.padded(max(map(len, b))) <= 256 for b in made)
+
+
+def test_a_source_takes_the_next_rows_in_each_epoch():
+    rows = list(range(10))
+    first, second = (classifier._share(rows, 5, epoch, 0) for epoch in (0, 1))
+    assert sorted(first + second) == rows
+    assert classifier._share(rows, None, 3, 0) == rows
+    assert Source.parse("a/b.jsonl:300") == Source(data.Path("a/b.jsonl"), 300)
+    assert Source.parse("C:/x.jsonl") == Source(data.Path("C:/x.jsonl"))
+
+
+def test_a_broken_line_is_named(base, tmp_path):
+    path = tmp_path / "broken.jsonl"
+    path.write_text(json.dumps(passage(0)) + "\n{\n")
+    with pytest.raises(InputError, match="line 2"):
+        data.read(path, tokenizer(base), 64)
+
+
+def test_a_base_without_a_fast_tokenizer_is_refused(tmp_path):
+    with pytest.raises(ModelError, match="tokenizer"):
+        classifier._tokenizer(pytest.importorskip("transformers"), str(tmp_path))
+
+
+def test_the_command_trains_and_publishes(base, files, tmp_path, capsys):
+    about = tmp_path / "about.json"
+    about.write_text(json.dumps({"name": "mine", "window": 64}))
+    out = tmp_path / "out"
+    args = ["--dev", str(files), "--base", str(base), "-o", str(out), "--epochs", "1", "--window", "64"]
+    assert main(["train", "classifier", str(files), *args, "--about", str(about)]) == 0
+    assert (out / "model" / "laconic.json").exists() and str(out / "model") in capsys.readouterr().out
+
+
+def test_whole_documents_are_held_out():
+    some = [held_out(f"article {k}") for k in range(400)]
+    assert 60 < np.sum(some) < 140 and held_out("article 1") == some[1]
