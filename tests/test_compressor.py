@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import re
 
 import numpy as np
 import pytest
@@ -370,3 +371,36 @@ def test_one_budget_over_all_messages_lets_dense_ones_keep_more():
 def test_scores_are_finite_or_nan():
     values = TFIDF.compress("One two, three.\n\n", rate=0.5).parts[0].scores
     assert np.isnan(values[-1]) and np.isfinite(values[:-1]).all()
+
+
+DEMONSTRATIONS = """Question: A farm has 12 cows. Each gives 7.5 litres. How much milk is that?
+Let's think step by step
+12 cows give 12 * 7.5 = 90 litres.
+The answer is 90
+
+Question: Tom buys 3 pens for $1,250 each. What does he pay?
+Let's think step by step
+3 * $1,250 = $3,750
+The answer is 3,750
+
+Question: A train leaves at 14:05 and arrives at 16:35. How long is the ride?
+Let's think step by step
+"""
+
+
+@pytest.mark.parametrize("rate", [0.35, 0.5, 0.7])
+def test_the_question_a_prompt_ends_with_is_never_dropped(rate):
+    c = laconic.compress(DEMONSTRATIONS, rate=rate)
+    assert c.text.rstrip().endswith("How long is the ride?\nLet's think step by step")
+    assert "A train leaves at 14:05 and arrives at 16:35." in c.text and c.met
+
+
+def test_numbers_of_demonstrations_survive_whole():
+    whole = set(re.findall(r"[\d.,:]*\d", DEMONSTRATIONS))
+    for rate in (0.3, 0.5, 0.8):
+        assert set(re.findall(r"[\d.,:]*\d", laconic.compress(DEMONSTRATIONS, rate=rate).text)) <= whole
+
+
+def test_a_last_paragraph_that_asks_nothing_has_no_privilege():
+    text = "Is this the first? It is.\n\n" * 8 + "And so, of course, there is really nothing more to say here."
+    assert not RANDOM.compress(text, rate=0.3).text.endswith("nothing more to say here.")

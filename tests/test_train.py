@@ -87,7 +87,7 @@ def test_what_it_writes_compresses_with_and_without_a_question(trained):
     model = load(folder)
     assert "really" not in model.compress(text, threshold=0.5).text
     asked = model.compress(text, rate=0.4, question=passage(0)["question"]).text
-    assert passage(0)["answer"] in asked and "Paris" not in asked
+    assert "ten years old" in asked and "lives" not in asked
     card = (folder / "README.md").read_text()
     assert "two-facts" in card and str(json.loads((trained / "run.json").read_text())["best"]["keep_f1"]) in card
 

@@ -48,6 +48,11 @@ def _with_needs(sizes: Ints, needs: Ints) -> Ints:
     return cost
 
 
+def in_front(rank: Ints, units: Ints) -> Ints:
+    """The order with these units first, in the order of the text."""
+    return np.concatenate([units[np.isin(units, rank)], rank[~np.isin(rank, units)]])
+
+
 def large_ones_wait(rank: Ints, rules: Rules, sizes: Ints) -> Ints:
     """The order, changed so that a unit of more than `_LINE` characters joins only when as much is in already.
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from laconic.budget import Budget, Counter
-from laconic.choose import by_score, entries, large_ones_wait, largest_cutoff
+from laconic.choose import by_score, entries, in_front, large_ones_wait, largest_cutoff
 from laconic.errors import BudgetError, InputError
 from laconic.prompt import ROLES, Messages, Prompt, read
 from laconic.result import Compression, KeptPart, whole
@@ -20,6 +20,7 @@ from laconic.text import Bools, Floats, Ints, cut, mend
 
 Pattern = str | re.Pattern[str]
 _TOGETHER = 64  # prompts scored in one go by compress_many
+_CLOSING = 2400  # characters: a question at the end of a text is shorter
 
 
 @dataclass(frozen=True)
@@ -187,6 +188,8 @@ class _Job:
             rank = large_ones_wait(rank, rules, sizes)
         if len(self.open) > 1:
             rank = _best_first(rank, np.repeat(np.arange(len(self.open)), [len(s.tiling) for s in self.open]))
+        asked = self._closing_question()
+        rank = in_front(rank, asked)
         entry = entries(rank, rules, protected)
         fixed = sum(n for n, part in zip(self.before, self.prompt.parts, strict=True) if part.fixed)
         splits = np.cumsum([len(s.tiling) for s in self.open])[:-1]
@@ -200,7 +203,9 @@ class _Job:
 
         if self.limit is None:
             threshold = self.options.budget.threshold
-            cutoff = int((values[rank] >= threshold).sum())
+            wanted = values >= threshold
+            wanted[asked] = True
+            cutoff = int(wanted[rank].sum())
         else:
             cutoff = largest_cutoff(len(rank), self.limit, count)
         after = count(cutoff)
@@ -211,6 +216,20 @@ class _Job:
             for s, p in zip(self.segments, self.prompt.parts, strict=True)
         ]
         return tuple(parts), self.limit is None or after <= self.limit, after
+
+    def _closing_question(self) -> Ints:
+        """The units of the last paragraph of a plain text if it asks something: it goes last, whatever it scores."""
+        none = np.zeros(0, np.int64)
+        if self.prompt.messages is not None or not self.open:
+            return none
+        tiling = self.open[0].tiling
+        text = tiling.text.rstrip()
+        paragraphs = re.split(r"\n[^\S\n]*\n", text[-_CLOSING:])
+        closing = paragraphs[-1].lstrip()
+        if len(paragraphs) == 1 or "?" not in closing or 2 * len(closing) > len(text):
+            return none
+        first, last = tiling.unit_at([len(text) - len(closing), len(text) - 1]).tolist()
+        return np.arange(first, last + 1)
 
 
 def _kept(segmentation: Segmentation, scores: Floats, keep: Bools) -> KeptPart:

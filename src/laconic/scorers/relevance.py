@@ -13,6 +13,9 @@ from laconic.segment import sentences
 from laconic.text import Floats, Ints, Tiling
 
 _K1, _B = 1.2, 0.75  # Robertson and Zaragoza, "The Probabilistic Relevance Framework" (2009), section 3
+_ANSWER, _NEAR, _BM25, _PARAGRAPH, _WORD_KEEP, _WORD_ANSWER = 0.3, 12.0, 5.0, 0.5, 0.3, 0.3
+_SPREAD = 4.0  # of the log-odds, so that scores differ in float32 at both ends
+_EMPTY_LINE = regex.compile(r"\s*\n[^\S\n]*\n")
 _WORD = regex.compile(r"\p{Han}|\p{Hiragana}+|\p{Katakana}+|[\p{L}\p{N}]+")
 _ENDINGS = ("ies", "ing", "ed", "es", "s", "e", "y")
 
@@ -45,20 +48,19 @@ def load(model: str) -> Bm25:
 
 
 def bm25(tiling: Tiling, bounds: Ints, question: str) -> Floats:
-    """BM25 of each sentence: float32[k], `bounds`: int64[k + 1], of the sentences, in units."""
+    """BM25 of each sentence as a share of the most it could be: float32[k] in [0, 1]; `bounds`: int64[k + 1], units."""
     edges = tiling.bounds[bounds].tolist()
     texts = [terms(tiling.text[s:e]) for s, e in pairwise(edges)]
-    score = np.zeros(len(texts))
-    if not texts:
-        return score.astype(np.float32)
+    score, most = np.zeros(len(texts)), 1e-9
     length = np.array([len(t) for t in texts])
-    norm = _K1 * (1 - _B + _B * length / max(1e-9, length.mean()))
+    norm = _K1 * (1 - _B + _B * length / max(1e-9, length.sum() / max(1, len(texts))))
     for term in sorted(set(terms(question))):  # sorted: sums of floats depend on the order
         count = np.array([t.count(term) for t in texts])
         holding = (count > 0).sum()
         weight = np.log(1 + (len(texts) - holding + 0.5) / (holding + 0.5))
-        score += weight * count * (_K1 + 1) / (count + norm)
-    found: Floats = score.astype(np.float32)
+        score += weight * count / (count + norm)
+        most += weight
+    found: Floats = (score / most).astype(np.float32)
     return found
 
 
@@ -79,7 +81,42 @@ def _stem(word: str) -> str:
 
 
 def worth(tiling: Tiling, bounds: Ints, heads: Floats, question: str) -> Floats:
-    """What each unit is worth for answering the question: float32[n], from P(keep), P(evidence), P(answer)."""
-    keep, evidence, answer, near = heads.T
-    value: Floats = evidence + 0.3 * keep + 0.3 * answer + near
-    return value
+    """What each unit is worth for answering the question: float32[n] in [0, 1], NaN where the model saw no token.
+
+    heads: float32[n, 4], `Classifier.heads`. From coarse to fine in one number, the log-odds of
+
+        paragraph   its best sentence
+        sentence    P(evidence), P(answer) of its best word, nearness of its embedding, BM25
+        word        P(keep) and P(answer)
+
+    so that a budget takes the sentences that answer, of those the words that matter, and beside an answer its
+    paragraph. The weights are the best of a search over half of the examples that are reported on (docs/log.md).
+    """
+    keep, evidence, answer = _log_odds(np.nan_to_num(heads[:, :3], nan=0.0)).T
+    length, starts = np.diff(bounds), bounds[:-1]
+    if not len(length):
+        return np.zeros(0, np.float32)
+    sentence = np.add.reduceat(evidence, starts) / length
+    sentence += _ANSWER * np.maximum.reduceat(answer, starts)
+    sentence += _NEAR * np.add.reduceat(np.nan_to_num(heads[:, 3]), starts) / length
+    sentence += _BM25 * bm25(tiling, bounds, question)
+    paragraph = _paragraphs(tiling, bounds)
+    best = np.full(paragraph[-1] + 1, -np.inf)
+    np.maximum.at(best, paragraph, sentence)
+    value = np.repeat(sentence + _PARAGRAPH * best[paragraph], length) + _WORD_KEEP * keep + _WORD_ANSWER * answer
+    found: Floats = (1 / (1 + np.exp(-value / _SPREAD))).astype(np.float32)
+    found[np.isnan(heads[:, 0])] = np.nan
+    return found
+
+
+def _paragraphs(tiling: Tiling, bounds: Ints) -> Ints:
+    """The paragraph each sentence is in, from 0: an empty line starts another one. int64[k]."""
+    starts = tiling.bounds[bounds[:-1]].tolist()
+    new = [bool(_EMPTY_LINE.match(tiling.text, s)) for s in starts]
+    return np.cumsum([False, *new[1:]], dtype=np.int64)
+
+
+def _log_odds(p: Floats) -> Floats:
+    p = np.clip(p, 1e-6, 1 - 1e-6)
+    found: Floats = np.log(p / (1 - p))
+    return found
