@@ -1,0 +1,1 @@
+"""Evaluation: tasks x methods x rates, one row an example; tables, curves and intervals."""
