@@ -93,7 +93,7 @@ def reference(folder: Path | str) -> Any:
 
 
 def system(name: str, folder: Path | str) -> Callable[..., str]:
-    """`llmlingua` or `laconic` as a function of a text (and `rate=` or `tokens=`) to the compressed text."""
+    """`llmlingua`, `laconic` or `asked` (laconic with a question) as a function of a text to the compressed text."""
     if name == "llmlingua":
         peer = reference(folder)
 
@@ -106,8 +106,10 @@ def system(name: str, folder: Path | str) -> Callable[..., str]:
 
     compressor = laconic.load(str(folder), counter=COUNTER)
 
+    question = "What did the engineers find, and what will it cost?" if name == "asked" else None
+
     def ours(text: str, rate: float = RATE, tokens: int | None = None) -> str:
-        return compressor.compress(text, rate=None if tokens else rate, tokens=tokens).text
+        return compressor.compress(text, rate=None if tokens else rate, tokens=tokens, question=question).text
 
     return ours
 

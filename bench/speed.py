@@ -46,7 +46,13 @@ SHORT = (
 )
 PAUSE = 0.3  # seconds between turns: the threads of the one before spin for a while
 TURN = 0.5  # seconds that a turn lasts at least: fast systems run several times
-COLUMNS = {"llmlingua": "llmlingua", "fp32": "laconic fp32", "int8": "laconic int8", "default": "laconic default model"}
+COLUMNS = {
+    "llmlingua": "llmlingua",
+    "fp32": "laconic fp32",
+    "int8": "laconic int8",
+    "default": "laconic default model",
+    "asked": "laconic default, with a question",
+}
 
 
 def main() -> None:
@@ -79,7 +85,7 @@ def _measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
     rounds = 1 if args.quick else args.rounds
     source = str(args.text) if args.text else None
     made, _ = fresh(__file__, task="prepare", name=name, tokens=tokens, source=source, work=str(args.work))
-    folders = {**made["folders"], "default": args.default}
+    folders = {**made["folders"], "default": args.default, "asked": args.default}
     long, _ = fresh(__file__, task="turns", folders=folders, text=made["text"], rounds=rounds, seconds=args.seconds)
     short, _ = fresh(__file__, task="turns", folders=folders, rounds=4 * rounds, seconds=args.seconds / 3)
     start: dict[str, list[float]] = {c: [] for c in COLUMNS}
@@ -150,7 +156,7 @@ def _once(column: str, folder: str, text: str | None = None) -> dict[str, float]
 
 
 def _package(column: str) -> str:
-    return "llmlingua" if column == "llmlingua" else "laconic"
+    return {"llmlingua": "llmlingua", "asked": "asked"}.get(column, "laconic")
 
 
 def _report(found: dict[str, Any]) -> None:
