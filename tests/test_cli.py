@@ -119,7 +119,7 @@ def test_models_lists_the_default(capfdbinary):
         (["--threshold", "2"], "threshold must be in [0, 1]"),
         (["--rate", "0.5", "--tokens", "5"], "one budget at a time"),
         (["--keep", "("], "protect takes regular expressions"),
-        (["--question", "Why?"], "does not read questions"),
+        (["--question", "Why?", "--method", "tfidf"], "tfidf does not read questions"),
         (["--method", "magic"], "no method 'magic'; there are llmlingua2"),
         (["--model", "laconic-smal"], "did you mean 'laconic-small'?"),
         (["--counter", "gpt"], "no counter 'gpt'; pass o200k_base"),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from tokenizers import Tokenizer, processors
 from transformers import AutoTokenizer
 
 import tiny
@@ -204,6 +205,9 @@ def test_a_source_takes_the_next_rows_in_each_epoch():
     assert classifier._share(rows, None, 3, 0) == rows
     assert Source.parse("a/b.jsonl:300") == Source(data.Path("a/b.jsonl"), 300)
     assert Source.parse("C:/x.jsonl") == Source(data.Path("C:/x.jsonl"))
+    assert Source.parse("x.jsonl:\u00b2") == Source(data.Path("x.jsonl:\u00b2"))
+    with pytest.raises(InputError, match="1 or more"):
+        Source.parse("x.jsonl:0")
 
 
 def test_a_broken_line_is_named(base, tmp_path):
@@ -213,9 +217,120 @@ def test_a_broken_line_is_named(base, tmp_path):
         data.read(path, tokenizer(base), 64)
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"text": 5}, "line 1"),
+        ({"spans": [[0, 999]]}, "within the text"),
+        ({"spans": [3, 4]}, "within the text"),
+        ({"evidence": "Ada really lives"}, "list of strings"),
+        ({"answer": 5}, "must be a string"),
+        ({"relevance": [0.5]}, "relevance must be"),
+    ],
+)
+def test_a_field_of_the_wrong_kind_is_named(base, tmp_path, change, says):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({**passage(0), **change}) + "\n")
+    with pytest.raises(InputError, match=says):
+        data.read(path, tokenizer(base), 64)
+
+
+def test_nulls_and_empty_lines_are_nothing(base, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"text": "Ada lives.", "compressed": None, "question": None, "evidence": None}) + "\n\n")
+    (row,) = data.read(path, tokenizer(base), 64)
+    assert (row.keep == -1).all() and (row.evidence == -1).all() and not row.question
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b'{"text": "\xff"}\n', None])
+def test_a_file_without_rows_is_refused(base, tmp_path, content):
+    path = tmp_path / "rows.jsonl"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=r"rows\.jsonl"):
+        data.read(path, tokenizer(base), 64)
+
+
+def test_what_cannot_be_judged_is_refused_before_training(base, files, tmp_path):
+    bare = tmp_path / "bare.jsonl"
+    bare.write_text(json.dumps({"text": "Ada lives."}) + "\n")
+    for source, dev in ((files, bare), (bare, files)):
+        with pytest.raises(InputError, match="labels"):
+            train([Source(source)], dev, tmp_path / "out", Settings(str(base), window=64))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"epochs": 0}, {"lr": float("nan")}, {"tokens": 0}, {"window": 8}, {"average": 1.0}, {"patience": -1}],
+)
+def test_settings_that_make_no_sense_are_refused(wrong):
+    with pytest.raises(InputError, match="got"):
+        Settings("base", **wrong)
+
+
+def test_a_window_has_to_fit_the_positions_of_the_base(base, files, tmp_path):
+    with pytest.raises(InputError, match="at most 512"):
+        train([Source(files)], files, tmp_path / "out", Settings(str(base), window=513))
+
+
+def test_other_data_does_not_go_on(base, files, tmp_path):
+    settings = Settings(str(base), epochs=1, window=64)
+    train([Source(files)], files, tmp_path / "out", settings)
+    files.write_text(files.read_text() * 2)
+    with pytest.raises(InputError, match="other data"):
+        train([Source(files)], files, tmp_path / "out", settings)
+
+
+def test_a_run_that_stopped_early_stays_as_it_is(base, files, tmp_path):
+    settings = Settings(str(base), epochs=9, lr=0.0, window=64, patience=0)
+    train([Source(files)], files, tmp_path / "out", settings)
+    before = (tmp_path / "out" / "resume.pt").read_bytes()
+    train([Source(files)], files, tmp_path / "out", settings)
+    assert (tmp_path / "out" / "resume.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize("build", [tiny.build_mbert, tiny.build_xlmr])
+def test_it_frames_texts_as_the_classifier_does(build, tmp_path):
+    """Also where four special tokens stand around question and text: a full row still fits."""
+    long = {**passage(1), "text": passage(1)["text"] * 30}
+    texts = [passage(k)["text"] + passage(k)["question"] for k in range(8)]
+    folder = with_pairs(build(tmp_path / "base", texts, vocab_size=120))
+    (tmp_path / "rows.jsonl").write_text(json.dumps(long) + "\n")
+    frame, row = data.Frame.of(tokenizer(folder)), data.row(long, tokenizer(folder), 512)
+    shown = data.Item(row, row.question, row.evidence, row.answer)
+    assert len(shown) == 512 == data.collate([shown], frame)["mask"].sum()
+    rows = tmp_path / "rows.jsonl"
+    train([Source(rows)], rows, tmp_path / "run", Settings(str(folder), epochs=1))
+    scorer = Classifier(load_folder(publish(tmp_path / "run", {}, int8=False)))
+    assert (frame.head, frame.between, frame.tail) == (scorer._head, scorer._between, scorer._tail)
+    assert len(frame.between) == (2 if build is tiny.build_xlmr else 1)
+
+
+def with_pairs(folder):
+    """The tiny base with a template for pairs, as the real ones have it."""
+    made = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    first, last = ("<s>", "</s>") if made.token_to_id("<s>") is not None else ("[CLS]", "[SEP]")
+    between = f"{last} {last}" if first == "<s>" else last
+    made.post_processor = processors.TemplateProcessing(
+        single=f"{first} $A {last}",
+        pair=f"{first} $A {between} $B {last}",
+        special_tokens=[(t, made.token_to_id(t)) for t in (first, last)],
+    )
+    made.save(str(folder / "tokenizer.json"))
+    return folder
+
+
 def test_a_base_without_a_fast_tokenizer_is_refused(tmp_path):
     with pytest.raises(ModelError, match="tokenizer"):
         classifier._tokenizer(pytest.importorskip("transformers"), str(tmp_path))
+
+
+@pytest.mark.parametrize("about", ["{", "[1]", '{"nmae": 1}', '{"window": "512"}', '{"languages": "en"}'])
+def test_a_wrong_card_is_refused_before_training(base, files, tmp_path, capsys, about):
+    (tmp_path / "about.json").write_text(about)
+    args = ["--dev", str(files), "--base", str(base), "-o", str(tmp_path / "out")]
+    assert main(["train", "classifier", str(files), *args, "--about", str(tmp_path / "about.json")]) == 2
+    assert not (tmp_path / "out").exists() and capsys.readouterr().err.count("\n") == 1
 
 
 def test_the_command_trains_and_publishes(base, files, tmp_path, capsys):

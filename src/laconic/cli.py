@@ -296,10 +296,11 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from laconic.train.classifier import Settings, Source, train
-    from laconic.train.publish import publish
+    from laconic.train.classifier import Settings, Source, first_process, train
+    from laconic.train.publish import check, publish
 
-    about = json.loads(_read(args.about)) if args.about else {}
+    about = _about(args.about) if args.about else {}
+    check(about)
     settings = Settings(
         base=args.base,
         epochs=args.epochs,
@@ -313,8 +314,17 @@ def _train(args: argparse.Namespace) -> int:
         seed=args.seed,
     )
     train([Source.parse(d) for d in args.data], args.dev, args.output, settings, args.save_every, _say)
-    print(publish(args.output, about))
+    if first_process():
+        print(publish(args.output, about))
     return 0
+
+
+def _about(path: Path) -> Any:
+    text = _read(str(path))
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON ({error}); see docs/train.md") from None
 
 
 def _distill(args: argparse.Namespace) -> int:
@@ -330,7 +340,11 @@ def _distill(args: argparse.Namespace) -> int:
     drop = Drop(args.drop_vr, args.drop_ag)
     priced = args.price_in is not None or args.price_out is not None
     prices = Prices(args.price_in or 0, args.price_out or 0) if priced else None
+    if not args.output.name or args.output.is_dir():
+        raise InputError(f"{args.output} is a folder; pass a file for the data set")
     cache = args.cache or args.output.with_suffix(".cache.sqlite")
+    if cache.resolve() == args.output.resolve():
+        raise InputError(f"{cache} cannot hold both the data set and the answers; pass another --cache")
     with Endpoint(
         args.teacher, args.teacher_model, concurrency=args.concurrency, per_minute=args.per_minute, cache=cache
     ) as endpoint:

@@ -21,6 +21,7 @@ from laconic.text import Bools, Floats, Ints, cut, mend
 Pattern = str | re.Pattern[str]
 _TOGETHER = 64  # prompts scored in one go by compress_many
 _CLOSING = 2400  # characters: a question at the end of a text is shorter
+_ASKS = re.compile(r"\?(?=[\"'\u2019\u201d\u00bb)\]*_]*(?:\s|$))|[\uff1f\u061f]")  # no address with ?, no `a?.b`
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,8 @@ class Compressor:
         began = time.perf_counter()
         jobs = [_Job(p, options, self.counter, self.structure) for p in prompts]
         open_parts = [part for job in jobs if not job.done for part in job.open]
-        asked = [options.question] * len(open_parts) if options.question else None
-        scores = iter(self.scorer.score([s.tiling for s in open_parts], progress, asked))
+        asked = {"questions": [options.question] * len(open_parts)} if options.question else {}
+        scores = iter(self.scorer.score([s.tiling for s in open_parts], progress, **asked))
         results = []
         for job in jobs:
             results.append(job.result(self, [next(scores) for _ in job.open] if not job.done else [], began))
@@ -182,14 +183,13 @@ class _Job:
         rules = Rules.joined(self.open)
         values = np.concatenate([np.zeros(0, np.float32), *(s.values for s in scores)])
         protected = np.concatenate([np.zeros(0, bool), *(_touched(s, self.options.protect) for s in self.open)])
-        rank = by_score(values, rules)
+        asked = self._closing_question()
+        rank = in_front(by_score(values, rules), asked)
         if self.limit is not None:
             sizes = np.concatenate([np.zeros(0, np.int64), *(np.diff(s.tiling.bounds) for s in self.open)])
             rank = large_ones_wait(rank, rules, sizes)
         if len(self.open) > 1:
             rank = _best_first(rank, np.repeat(np.arange(len(self.open)), [len(s.tiling) for s in self.open]))
-        asked = self._closing_question()
-        rank = in_front(rank, asked)
         entry = entries(rank, rules, protected)
         fixed = sum(n for n, part in zip(self.before, self.prompt.parts, strict=True) if part.fixed)
         splits = np.cumsum([len(s.tiling) for s in self.open])[:-1]
@@ -226,7 +226,7 @@ class _Job:
         text = tiling.text.rstrip()
         paragraphs = re.split(r"\n[^\S\n]*\n", text[-_CLOSING:])
         closing = paragraphs[-1].lstrip()
-        if len(paragraphs) == 1 or "?" not in closing or 2 * len(closing) > len(text):
+        if len(paragraphs) == 1 or not _ASKS.search(closing) or 2 * len(closing) > len(text):
             return none
         first, last = tiling.unit_at([len(text) - len(closing), len(text) - 1]).tolist()
         return np.arange(first, last + 1)

@@ -36,7 +36,7 @@ KIND = "token-classifier"
 FORMAT = 1
 MANIFEST = "laconic.json"
 LABELS = ["drop", "keep", "evidence", "answer"]  # of models that read questions; others have the first two
-_WINDOWS = (16, 8192)
+WINDOWS = (16, 8192)  # tokens
 _LARGEST_WINDOW = 512  # of a checkpoint without a manifest: what the LLMLingua-2 family was trained on
 _KEEP = {"keep", "kept", "preserve", "label_1"}
 _GRAPHS = ("model.onnx", "onnx/model.onnx", "model_quantized.onnx", "onnx/model_quantized.onnx")
@@ -128,7 +128,7 @@ class Manifest:
                     raise ModelError(f"{folder / name} is not the file that {MANIFEST} names (SHA-256): fetch it again")
 
     def _check(self, folder: Path, graph: bool = True) -> None:
-        (low, high), files = _WINDOWS, self.files
+        (low, high), files = WINDOWS, self.files
         plain = isinstance(files, dict) and all(map(_plain, files))
         rules = {
             f"window must be a number in [{low}, {high}], got {self.window!r}": _in(self.window, low, high),

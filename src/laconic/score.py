@@ -32,5 +32,5 @@ class Scorer(Protocol):
         progress: Progress | None = None,
         questions: Sequence[str | None] | None = None,
     ) -> list[Scores]:
-        """One `Scores` a tiling, in order. `questions`: one a tiling, only for a scorer that reads them."""
+        """One `Scores` a tiling, in order. `questions`: one a tiling, passed only to a scorer that reads them."""
         ...

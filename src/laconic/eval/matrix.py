@@ -53,8 +53,11 @@ class Rows:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            text = path.read_text(encoding="utf-8") if path.exists() else ""
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path} cannot hold the rows ({error}); pass another folder as OUT") from None
         complete = text[: text.rfind("\n") + 1]  # a kill may have left half a line
         if complete != text:
             path.write_text(complete, encoding="utf-8")

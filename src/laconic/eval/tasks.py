@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from laconic.errors import InputError
 from laconic.eval.data import Example, Record, each, joined, located, parsed, text_of
@@ -32,7 +33,15 @@ class Task:
 
 def load(name: str, path: str) -> Iterator[Example]:
     """The examples of a task from a file or folder, or from the hub (`hf:org/name/file`)."""
-    return task(name).load(located(path))
+    return _checked(task(name).load(located(path)), name, path)
+
+
+def _checked(examples: Iterator[Example], name: str, path: str) -> Iterator[Example]:
+    try:
+        yield from examples
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        what = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise InputError(f"{path} is not in the format of {name} ({what}); see docs/eval.md") from None
 
 
 def task(name: str) -> Task:
@@ -42,10 +51,25 @@ def task(name: str) -> Task:
     return TASKS[name]
 
 
+def _strings(values: Any) -> tuple[str, ...]:
+    """A list of strings; a string is none, though it would pass for one of letters."""
+    if not isinstance(values, list) or not all(isinstance(v, str) for v in values):
+        raise TypeError(f"{values!r} is no list of strings")
+    return tuple(values)
+
+
+def _keep(path: Path) -> Iterator[Example]:
+    """What `laconic distill` writes, with or without questions."""
+
+    def make(r: Record) -> Iterator[Example]:
+        yield Example(r["id"], r["text"], group=r["id"], meta={"compressed": r["compressed"]})
+
+    return each(path, make)
+
+
 def _teacher(path: Path) -> Iterator[Example]:
     def make(r: Record) -> Iterator[Example]:
-        meta = {"compressed": r["compressed"]}
-        yield Example(r["id"], r["text"], r["question"], (r["answer"],), tuple(r["evidence"]), r["id"], meta)
+        yield Example(r["id"], r["text"], r["question"], (r["answer"],), _strings(r["evidence"]), r["id"])
 
     return each(path, make)
 
@@ -89,7 +113,7 @@ def _nq20(path: Path) -> Iterator[Example]:
         pieces = [gold[s:e] for s, e in _sentences(gold)]
         evidence = [p for p in pieces if any(a.lower() in p.lower() for a in r["answers"])]
         context = joined([(d["title"], d["text"]) for d in r["docs"]])
-        yield Example(_id(question), context, question, tuple(r["answers"]), tuple(evidence))
+        yield Example(_id(question), context, question, _strings(r["answers"]), tuple(evidence))
 
     return each(path, make)
 
@@ -146,7 +170,7 @@ def _inside(folder: Path, *names: str) -> Path:
 def _longbench(path: Path) -> Iterator[Example]:
     def make(r: Record) -> Iterator[Example]:
         meta = {"dataset": r["dataset"], "classes": r.get("all_classes") or []}
-        yield Example(r["_id"], r["context"], r["input"] or None, tuple(r["answers"]), meta=meta)
+        yield Example(r["_id"], r["context"], r["input"] or None, _strings(r["answers"]), meta=meta)
 
     return each(path, make)
 
@@ -195,7 +219,7 @@ def _id(text: str) -> str:
 
 
 TASKS = {
-    "keep": Task(_teacher, "keep", "agreement of keep scores with a teacher's compression"),
+    "keep": Task(_keep, "keep", "agreement of keep scores with a teacher's compression"),
     "teacher": Task(_teacher, "qa", "questions on the teacher's passages"),
     "articles": Task(_articles, "qa", "SQuAD: ten paragraphs of a held-out article"),
     "nq20": Task(_nq20, "qa", "Natural Questions: a gold passage among 19 others"),

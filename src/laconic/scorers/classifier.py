@@ -19,7 +19,7 @@ from laconic.backends import Logits
 from laconic.features import Features
 from laconic.score import Progress, Scores
 from laconic.scorers.foreign import foreign_sentences
-from laconic.scorers.relevance import worth
+from laconic.scorers.relevance import facts_first, worth
 from laconic.scorers.tfidf import surprisal_ranks
 from laconic.segment import sentences
 from laconic.text import Bools, Floats, Ints, Tiling, pool
@@ -89,17 +89,25 @@ class Classifier:
     ) -> list[Scores]:
         """float32[n] a tiling: P(keep), NaN for units without a token; what the model cannot read goes to tfidf.
 
-        With a question: what each unit is worth for answering it (laconic.scorers.relevance).
+        What `facts_first` and, with a question, `worth` make of it: laconic.scorers.relevance.
         """
-        asked = questions or [None] * len(tilings)
+        asked = [self._asking(q) for q in questions or [None] * len(tilings)]
         readings, found = self._read(tilings, asked, progress)
         return [self._scores(*job) for job in zip(readings, found, asked, strict=True)]
 
     def heads(self, tiling: Tiling, question: str | None = None) -> Floats:
         """What the model says of each unit: float32[n, 1], P(keep); if it reads questions float32[n, 4]: P(keep),
         P(evidence), P(answer), and the cosine of its sentence and the question (0 without)."""
-        (reading,), (found,) = self._read([tiling], [question], None)
+        (reading,), (found,) = self._read([tiling], [self._asking(question)], None)
         return self._pooled(reading, found)
+
+    def _asking(self, question: str | None) -> str | None:
+        """The question; None where the model finds no token in it (control characters): it asks nothing."""
+        return question if question and self._tokens_of(question) else None
+
+    def _tokens_of(self, question: str) -> list[int]:
+        ids: list[int] = self._model.tokenizer.encode(_readable(question), add_special_tokens=False).ids
+        return ids[-min(_QUESTION, self._model.manifest.window // 3) :]
 
     def _read(
         self, tilings: Sequence[Tiling], questions: Sequence[str | None], progress: Progress | None
@@ -120,8 +128,7 @@ class Classifier:
         foreign = foreign_sentences(tiling, bounds, manifest.languages)
         head, again = self._head, 0
         if question:
-            ids = self._model.tokenizer.encode(_readable(question), add_special_tokens=False).ids
-            head = [*head, *ids[-min(_QUESTION, manifest.window // 3) :], *self._between]
+            head = [*head, *self._tokens_of(question), *self._between]
             again = manifest.window // _AGAIN
         room = manifest.window - len(head) - len(self._tail)
         features = Features(tiling.text) if manifest.features else None
@@ -137,7 +144,10 @@ class Classifier:
     def _scores(self, reading: _Reading, found: list[_Found], question: str | None) -> Scores:
         tiling, bounds, foreign = reading.tiling, reading.bounds, reading.foreign
         heads = self._pooled(reading, found)
-        values = worth(tiling, bounds, heads, question) if question else heads[:, 0]
+        if question:
+            values = worth(tiling, bounds, heads, question)
+        else:
+            values = facts_first(tiling, heads) if self.reads_question else heads[:, 0]
         if not foreign.any():
             return Scores(values, self.name)
         where = np.flatnonzero(np.repeat(foreign, np.diff(bounds)))

@@ -13,8 +13,11 @@ from laconic.segment import sentences
 from laconic.text import Floats, Ints, Tiling
 
 _K1, _B = 1.2, 0.75  # Robertson and Zaragoza, "The Probabilistic Relevance Framework" (2009), section 3
-_ANSWER, _NEAR, _BM25, _PARAGRAPH, _WORD_KEEP, _WORD_ANSWER = 0.3, 12.0, 5.0, 0.5, 0.3, 0.3
-_SPREAD = 4.0  # of the log-odds, so that scores differ in float32 at both ends
+_ANSWER, _NEAR, _BM25, _PARAGRAPH, _WORD_KEEP, _WORD_ANSWER = 0.15, 6.0, 5.0, 1.0, 0.6, 0.6
+_MIDDLE, _SPREAD = 6.0, 4.0  # of their sum, so that 0.5 is about where what answers ends (docs/log.md)
+_EVIDENCE = 0.15  # P(evidence) of a text's best sentence below which nothing answers the question
+_MARKS, _ENDS = 0.3, 0.7
+_SURE = 0.73  # P(keep) from which a word is kept anyway, and facts may go first
 _EMPTY_LINE = regex.compile(r"\s*\n[^\S\n]*\n")
 _WORD = regex.compile(r"\p{Han}|\p{Hiragana}+|\p{Katakana}+|[\p{L}\p{N}]+")
 _ENDINGS = ("ies", "ing", "ed", "es", "s", "e", "y")
@@ -89,13 +92,14 @@ def worth(tiling: Tiling, bounds: Ints, heads: Floats, question: str) -> Floats:
         sentence    P(evidence), P(answer) of its best word, nearness of its embedding, BM25
         word        P(keep) and P(answer)
 
-    so that a budget takes the sentences that answer, of those the words that matter, and beside an answer its
-    paragraph. The weights are the best of a search over half of the examples that are reported on (docs/log.md).
+    minus a middle, so that a budget takes the sentences that answer, of those the words that matter, and beside an
+    answer its paragraph. Where no sentence answers, `facts_first`. The weights are the best of a search over half of
+    the examples that are reported on (docs/log.md).
     """
     keep, evidence, answer = _log_odds(np.nan_to_num(heads[:, :3], nan=0.0)).T
     length, starts = np.diff(bounds), bounds[:-1]
-    if not len(length):
-        return np.zeros(0, np.float32)
+    if not len(length) or (np.add.reduceat(np.nan_to_num(heads[:, 1]), starts) / length).max() < _EVIDENCE:
+        return facts_first(tiling, heads)
     sentence = np.add.reduceat(evidence, starts) / length
     sentence += _ANSWER * np.maximum.reduceat(answer, starts)
     sentence += _NEAR * np.add.reduceat(np.nan_to_num(heads[:, 3]), starts) / length
@@ -104,9 +108,32 @@ def worth(tiling: Tiling, bounds: Ints, heads: Floats, question: str) -> Floats:
     best = np.full(paragraph[-1] + 1, -np.inf)
     np.maximum.at(best, paragraph, sentence)
     value = np.repeat(sentence + _PARAGRAPH * best[paragraph], length) + _WORD_KEEP * keep + _WORD_ANSWER * answer
-    found: Floats = (1 / (1 + np.exp(-value / _SPREAD))).astype(np.float32)
+    found: Floats = (1 / (1 + np.exp((_MIDDLE - value) / _SPREAD))).astype(np.float32)
     found[np.isnan(heads[:, 0])] = np.nan
     return found
+
+
+def facts_first(tiling: Tiling, heads: Floats) -> Floats:
+    """P(keep), float32[n]; but among the words that are kept almost surely, what might be asked for comes first.
+
+    The teacher's labels say little about an order among these words, and a small budget has no room for all of them.
+    """
+    values: Floats = heads[:, 0].copy()
+    sure = values >= _SURE
+    keep, _, answer = _log_odds(heads[sure, :3]).T
+    values[sure] = _SURE + (1 - _SURE) / (1 + np.exp(-(0.3 * keep + answer) / _SPREAD))
+    # Nobody asks for a comma, but sentences need their ends.
+    share = np.array([_share(unit.lstrip()) for unit in tiling], np.float32)
+    marks = sure & (share < 1)
+    values[marks] = _SURE + share[marks] * (heads[marks, 0] - _SURE)
+    return values
+
+
+def _share(unit: str) -> float:
+    """1 for words, less for marks of punctuation."""
+    if unit[:1].isalnum() or any(c.isalnum() for c in unit):
+        return 1.0
+    return _ENDS if unit[:1] in ".?!" else _MARKS
 
 
 def _paragraphs(tiling: Tiling, bounds: Ints) -> Ints:

@@ -31,7 +31,7 @@ from laconic import features
 from laconic.backends import first_line
 from laconic.errors import InputError, MissingExtraError, ModelError
 from laconic.export import quiet
-from laconic.hub import LABELS
+from laconic.hub import LABELS, sha256
 from laconic.train import data
 from laconic.train.data import ANSWER, EVIDENCE, KEEP, Frame, Item, Row
 from laconic.train.metrics import auc, f1_at_rate
@@ -50,7 +50,11 @@ class Source:
     def parse(cls, text: str) -> Source:
         """`FILE` or `FILE:ROWS`."""
         name, _, rows = text.rpartition(":")
-        return cls(Path(name), int(rows)) if name and rows.isdigit() else cls(Path(text))
+        if not name or not rows.isdecimal() or Path(text).exists():
+            return cls(Path(text))
+        if not int(rows):
+            raise InputError(f"{text} takes no row; write FILE:ROWS with 1 or more rows in an epoch, or FILE")
+        return cls(Path(name), int(rows))
 
 
 @dataclass(frozen=True)
@@ -70,11 +74,24 @@ class Settings:
     patience: int | None = None  # stop after so many epochs without a better score on dev
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        patience = 0 if self.patience is None else self.patience
+        for name, value, fine in (
+            ("epochs must be 1 or more", self.epochs, self.epochs >= 1),
+            ("lr must be in [0, 1)", self.lr, 0 <= self.lr < 1),
+            ("a batch must have 1 token or more", self.tokens, self.tokens >= 1),
+            ("window must be 16 tokens or more", self.window, self.window >= 16),
+            ("average must be in [0, 1)", self.average, 0 <= self.average < 1),
+            ("patience must be 0 or more", patience, patience >= 0),
+        ):
+            if not fine:
+                raise InputError(f"{name}, got {value}")
+
 
 @dataclass
 class _State:
     step: int = 0
-    best: float = 0.0
+    best: float = -1.0
     stale: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
 
@@ -94,7 +111,16 @@ def train(
     Killed at any moment, the same call goes on after the last saved step with the same result. One process a device:
     `accelerate launch` or `torchrun` start several. `say` gets a line of progress now and then.
     """
+    if save_every < 1:
+        raise InputError(f"save_every must be 1 step or more, got {save_every}")
     return _Run(sources, dev, out, settings, save_every, say).train()
+
+
+def first_process() -> bool:
+    """Is this the one process that writes, of those that train together?"""
+    from accelerate import PartialState
+
+    return bool(PartialState().is_main_process)
 
 
 class _Embedder:
@@ -147,8 +173,9 @@ class _Run:
         self.tokenizer = _tokenizer(transformers, settings.base)
         self.frame = Frame.of(self.tokenizer)
         self.sources = [(s, data.read(s.path, self.tokenizer, settings.window)) for s in sources]
-        self.dev = data.read(dev, self.tokenizer, settings.window)
+        self.dev_path, self.dev = dev, data.read(dev, self.tokenizer, settings.window)
         self.asks = any(r.question for _, rows in self.sources for r in rows)
+        self._check(dev)
         self.plan = self._plan()
         self.embedder = _Embedder(transformers, torch, settings.embedder) if settings.embedder else None
         self.model = self._model(transformers)
@@ -163,6 +190,21 @@ class _Run:
         self._resume()
         self.model, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
 
+    def _check(self, dev: Path) -> None:
+        """What would come to light only after hours of training."""
+        if not any((x >= 0).any() for _, rows in self.sources for r in rows for x in (r.keep, r.evidence, r.answers)):
+            names = ", ".join(str(s.path) for s, _ in self.sources)
+            raise InputError(f"no row of {names} has labels: neither compressed, spans, evidence nor answers")
+        if not any(len(r.kept) or (self.asks and (r.evidence == 1).any()) for r in self.dev):
+            raise InputError(
+                f"no row of {dev} has labels to judge by; it needs compressed or spans"
+                + (", or question and evidence" if self.asks else "")
+            )
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"cannot write {self.out}: {error.strerror}; pass another folder") from None
+
     def _model(self, transformers: Any) -> Any:
         """The base with our head, and with room for the features in its table of token types."""
         width = self.embedder.width if self.embedder else 0
@@ -176,6 +218,7 @@ class _Run:
             raise ModelError(f"{self.settings.base} cannot be read as an encoder ({first_line(error)})") from error
         if lost := sorted(k for k in info["missing_keys"] if not k.startswith(("classifier", "score"))):
             raise ModelError(f"{self.settings.base} lacks weights ({', '.join(lost[:3])}): is it an encoder?")
+        _fits(model, self.settings.window)
         _new_head(model, names, width, self.torch)
         if self.settings.features:
             _add_features(model, self.torch)
@@ -204,7 +247,7 @@ class _Run:
     def train(self) -> Path:
         state, began, first, losses = self.state, time.time(), self.state.step, []
         checkpoint = self.out / "checkpoint"
-        while state.step < len(self.plan):
+        while state.step < len(self.plan) and not self._stale():
             losses.append(self._step(self.plan[state.step]))
             state.step += 1
             if state.step % 50 == 0:
@@ -212,12 +255,18 @@ class _Run:
                 self._say(f"step {state.step}/{len(self.plan)}  loss {np.mean(losses[-50:]):.4f}  {pace:.2f} s/step")
             if state.step in self.ends:
                 self._judge(checkpoint)
+                state.stale = self._of_all(state.stale)[0]  # the first process judges
             if state.step % self.save_every == 0 or state.step in self.ends:
                 self._save()
-            if self.settings.patience is not None and state.stale > self.settings.patience:
-                self._say(f"no better for {state.stale} epochs: stopped")
-                break
+        self.accelerator.wait_for_everyone()
         return checkpoint
+
+    def _stale(self) -> bool:
+        """Is it time to stop? Also for a run that stopped before and is called again."""
+        stop = self.settings.patience is not None and self.state.stale > self.settings.patience
+        if stop:
+            self._say(f"no better for {self.state.stale} epochs: stopped")
+        return stop
 
     def _step(self, batch: Sequence[Item]) -> float:
         torch = self.torch
@@ -330,7 +379,16 @@ class _Run:
                 left = len(self.frame.head) + (len(item.question) + len(self.frame.between) if item.question else 0)
                 yield item, logits[k, left : left + len(item.row.ids)]
 
+    def _of_all(self, value: Any) -> list[Any]:
+        """The values of all processes, in order."""
+        from accelerate.utils import gather_object
+
+        found: list[Any] = gather_object([value])
+        return found
+
     def _save(self) -> None:
+        cuda = self.torch.cuda
+        rng = self._of_all([self.torch.get_rng_state(), *([cuda.get_rng_state()] if cuda.is_available() else [])])
         if not self.accelerator.is_main_process:
             return
         model = self.accelerator.unwrap_model(self.model)
@@ -339,11 +397,11 @@ class _Run:
             "average": self.average,
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
-            "rng": self.torch.get_rng_state(),
+            "rng": rng,
             "state": asdict(self.state),
             "settings": json.dumps(asdict(self.settings)),
+            "data": self._data(),
         }
-        self.out.mkdir(parents=True, exist_ok=True)
         path = self.out / "resume.pt"
         self.torch.save(whole, path.with_suffix(".tmp"))
         path.with_suffix(".tmp").replace(path)
@@ -352,18 +410,31 @@ class _Run:
         path = self.out / "resume.pt"
         if not path.exists():
             return
-        whole = self.torch.load(path, weights_only=True)
+        try:
+            whole = self.torch.load(path, weights_only=True)
+        except Exception as error:  # torch has no one error for what is not a file of its own
+            raise InputError(f"{path} cannot be read ({first_line(error)}); remove it to start again") from None
         if whole["settings"] != json.dumps(asdict(self.settings)):
             raise InputError(
-                f"{path} is of a run with other settings ({whole['settings']}); remove it, or change --out"
+                f"{path} is of a run with other settings ({whole['settings']}); remove it, or change --output"
             )
+        if whole.get("data", self._data()) != self._data():
+            raise InputError(f"{path} is of a run on other data or devices; remove it, or change --output")
         self.model.load_state_dict(whole["model"])
         self.average = whole["average"]
         self.optimizer.load_state_dict(whole["optimizer"])
         self.schedule.load_state_dict(whole["schedule"])
-        self.torch.set_rng_state(whole["rng"])
+        rng = whole["rng"][self.accelerator.process_index]
+        self.torch.set_rng_state(rng[0])
+        if len(rng) > 1:
+            self.torch.cuda.set_rng_state(rng[1])
         self.state = _State(**whole["state"])
         self._say(f"going on after step {self.state.step}")
+
+    def _data(self) -> str:
+        """What decides the batches besides the settings, and what dev is."""
+        files = [[sha256(s.path), s.rows] for s, _ in self.sources]
+        return json.dumps([files, sha256(self.dev_path), self.accelerator.num_processes])
 
     def _write_run(self) -> None:
         """What the manifest and the model card are made from."""
@@ -405,6 +476,17 @@ def _tokenizer(transformers: Any, base: str) -> Any:
     if not tokenizer.is_fast:
         raise ModelError(f"{base} has no fast tokenizer, so no offsets; take a base with a tokenizer.json")
     return tokenizer
+
+
+def _fits(model: Any, window: int) -> None:
+    """Refuse windows that the base has no positions for."""
+    table = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)
+    if table is None:
+        return
+    first = 0 if table.padding_idx is None else table.padding_idx + 1  # RoBERTa's start after the padding's id
+    most = (table.num_embeddings - first) // data.padded(1) * data.padded(1)
+    if window > most:
+        raise InputError(f"window must be at most {most} for this base, got {window}")
 
 
 def _new_head(model: Any, names: Sequence[str], width: int, torch: Any) -> None:

@@ -26,7 +26,7 @@ from laconic.segment import sentences, words
 
 KEEP, EVIDENCE, ANSWER = range(3)  # columns of the labels
 _UNKNOWN = -1
-_QUESTION = 64  # tokens of a question that are read, the last ones
+_QUESTION = 64  # tokens of a question that are read, the last ones; at most a third of a window
 
 Labels = npt.NDArray[np.float32]
 
@@ -46,32 +46,70 @@ class Row:
     sentence: npt.NDArray[np.int64]  # which sentence a token belongs to
     texts: list[str]  # the sentences, and last the question
     kept: npt.NDArray[np.bool_]  # per word or mark of the text
+    around: int  # special tokens around question and text
 
 
 def read(path: Path, tokenizer: Any, window: int) -> list[Row]:
-    """The rows of a JSONL file; `window`: the most tokens of a row."""
+    """The rows of a JSONL file; `window`: the most tokens of a row. Empty lines and texts are passed over."""
     rows = []
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                record = json.loads(line)
-                text = record["text"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise InputError(f"{path}, line {number} is not a labelled passage ({error}); correct it") from None
-            if text.strip():
-                rows.append(row(record, tokenizer, window))
+    try:
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                record = _record(line, f"{path}, line {number}") if line.strip() else {"text": ""}
+                if record["text"].strip():
+                    rows.append(row(record, tokenizer, window))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; pass a file of labelled JSON lines") from None
+    if not rows:
+        raise InputError(f"{path} holds no text; pass a file of labelled JSON lines")
     return rows
+
+
+def _record(line: bytes, where: str) -> dict[str, Any]:
+    """A line of a data file, without fields that are null; InputError where a field is not what it should be."""
+    try:
+        given = json.loads(line.decode("utf-8-sig"))
+        record = {name: value for name, value in given.items() if value is not None}
+        length = len(record["text"])
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else error
+        raise InputError(f"{where} is not a labelled passage ({reason}); correct it") from None
+    strings = [name for name in ("text", "compressed", "question", "answer") if name in record]
+    lists = [name for name in ("evidence", "answers") if name in record]
+    wrong = {
+        **{f"{name} must be a string": not isinstance(record[name], str) for name in strings},
+        **{f"{name} must be a list of strings": not _are(record[name], str) for name in lists},
+        "spans must be [[start, end], …] within the text": not _ranges(record.get("spans", []), 2, length),
+        "relevance must be [[start, end, value], …] within the text, values from 0 to 1": not (
+            _ranges(record.get("relevance", []), 3, length) and all(0 <= r[2] <= 1 for r in record.get("relevance", []))
+        ),
+    }
+    if broken := next((rule for rule, is_so in wrong.items() if is_so), None):
+        raise InputError(f"{where}: {broken}; correct it")
+    return record
+
+
+def _are(values: Any, kind: type | tuple[type, ...]) -> bool:
+    return isinstance(values, list) and all(isinstance(v, kind) and not isinstance(v, bool) for v in values)
+
+
+def _ranges(values: Any, width: int, length: int) -> bool:
+    """Lists of `width` numbers, the first two a range of a text of this length?"""
+    if not isinstance(values, list) or not all(_are(r, (int, float)) and len(r) == width for r in values):
+        return False
+    return all(_are(r[:2], int) and 0 <= r[0] <= r[1] <= length for r in values)
 
 
 def row(record: dict[str, Any], tokenizer: Any, window: int) -> Row:
     """One record of a data file in tokens."""
     text, question = record["text"], record.get("question") or ""
-    asked = tokenizer(question, add_special_tokens=False)["input_ids"][-_QUESTION:] if question.strip() else []
+    most, around = min(_QUESTION, window // 3), _around(tokenizer)
+    asked = tokenizer(question, add_special_tokens=False)["input_ids"][-most:] if question.strip() else []
     encoded = tokenizer(
         text,
         add_special_tokens=False,
         truncation=True,
-        max_length=window - len(asked) - 3,
+        max_length=window - len(asked) - around,
         return_offsets_mapping=True,
     )
     starts, ends = np.array(encoded["offset_mapping"], np.int64).reshape(-1, 2).T
@@ -99,16 +137,21 @@ def row(record: dict[str, Any], tokenizer: Any, window: int) -> Row:
     edges = tiling.bounds[sentences(tiling)]
     sentence = np.searchsorted(edges, starts, side="right") - 1
     texts = [*(text[s:e].strip() for s, e in pairwise(edges.tolist())), question]
-    return Row(encoded["input_ids"], types, keep, evidence, answer, wanted, asked, unit, sentence, texts, known)
+    return Row(encoded["input_ids"], types, keep, evidence, answer, wanted, asked, unit, sentence, texts, known, around)
+
+
+def _around(tokenizer: Any) -> int:
+    """The most tokens that a tokenizer puts around a question and a text: 3, in RoBERTa's family 4."""
+    return max(3, int(tokenizer.num_special_tokens_to_add(pair=True)))
 
 
 def _kept(record: dict[str, Any], text: str, spans: Sequence[tuple[int, int]]) -> npt.NDArray[np.bool_] | None:
-    if "spans" in record:
+    if record.get("spans") is not None:
         inside = np.zeros(len(text) + 1, bool)
         for s, e in record["spans"]:
             inside[s:e] = True
         return inside[[s for s, _ in spans]]
-    if "compressed" in record:
+    if record.get("compressed") is not None:
         compressed = record["compressed"]
         return kept_units([text[s:e] for s, e in spans], [compressed[s:e] for s, e in units(compressed)])
     return None
@@ -141,7 +184,7 @@ class Item:
     asked: str = ""  # the question, in words
 
     def __len__(self) -> int:
-        return len(self.row.ids) + len(self.question) + 3
+        return len(self.row.ids) + len(self.question) + self.row.around
 
 
 def items(rows: Sequence[Row], random: random.Random, blind: float, foreign: float, window: int) -> Iterator[Item]:
@@ -155,7 +198,7 @@ def items(rows: Sequence[Row], random: random.Random, blind: float, foreign: flo
         elif random.random() < foreign:
             other = random.choice(asking)
             same = other.question == r.question
-            room = window - 3 - len(r.ids)
+            room = window - r.around - len(r.ids)
             nothing = np.zeros_like(unknown)
             yield Item(
                 r,
@@ -201,12 +244,12 @@ class Frame:
 
     @classmethod
     def of(cls, tokenizer: Any) -> Frame:
-        """Found by trying: pairs differ between families ([SEP], </s></s>)."""
-        a, b = (tokenizer(t, add_special_tokens=False)["input_ids"] for t in ("a", "b"))
-        pair = tokenizer("a", "b")["input_ids"]
-        first = pair.index(a[0])
-        second = len(pair) - pair[::-1].index(b[-1]) - len(b)
-        return cls(pair[:first], pair[first + len(a) : second], pair[second + len(b) :], tokenizer.pad_token_id or 0)
+        """Found by trying, as `Classifier` does: pairs differ between families ([SEP], </s></s>)."""
+        a, one, two = tokenizer("a", add_special_tokens=False)["input_ids"], tokenizer("a"), tokenizer("a", "a")
+        first = one["input_ids"].index(a[0])
+        last = first + len(a)
+        between = two["input_ids"][last : two.sequence_ids().index(1)]
+        return cls(one["input_ids"][:first], between, one["input_ids"][last:], tokenizer.pad_token_id or 0)
 
 
 def collate(batch: Sequence[Item], frame: Frame) -> dict[str, npt.NDArray[Any]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from laconic.errors import InputError
 from laconic.export import export
-from laconic.hub import LABELS, Manifest
+from laconic.hub import LABELS, WINDOWS, Manifest
 
 _ABOUT = ("name", "window", "languages", "licence", "data", "limits")
 
@@ -20,9 +20,7 @@ def publish(run: Path, about: Mapping[str, Any], *, int8: bool = True) -> Path:
 
     about: `name`, `window` (tokens read at once in use), `languages`, `licence`, `data`, `limits`, each optional.
     """
-    strange = sorted(set(about) - set(_ABOUT))
-    if strange:
-        raise InputError(f"a model card has no {strange[0]!r}; it takes {', '.join(_ABOUT)}")
+    check(about)
     record = json.loads((run / "run.json").read_text(encoding="utf-8"))
     folder = export(run / "checkpoint", run / "model", int8=int8)
     scores = {"dev": record["dev"], **record["best"]}
@@ -32,6 +30,23 @@ def publish(run: Path, about: Mapping[str, Any], *, int8: bool = True) -> Path:
     manifest.write(folder)
     (folder / "README.md").write_text(card(manifest, record), encoding="utf-8")
     return folder
+
+
+def check(about: Mapping[str, Any]) -> None:
+    """Refuse what `publish` cannot use; before training, not after."""
+    if not isinstance(about, Mapping):
+        raise InputError(f"what a model card says is a JSON object with {', '.join(_ABOUT)}, got {about!r}")
+    strange = sorted(set(about) - set(_ABOUT))
+    if strange:
+        raise InputError(f"a model card has no {strange[0]!r}; it takes {', '.join(_ABOUT)}")
+    window, languages = about.get("window", WINDOWS[0]), about.get("languages", [])
+    if not isinstance(window, int) or isinstance(window, bool) or window < WINDOWS[0]:
+        raise InputError(f"window must be a whole number, {WINDOWS[0]} or more, got {window!r}")
+    if not isinstance(languages, (list, tuple)) or not all(isinstance(x, str) for x in languages):
+        raise InputError(f'languages must be a list such as ["en"], got {languages!r}')
+    for name in ("name", "licence", "data", "limits"):
+        if not isinstance(about.get(name, ""), str):
+            raise InputError(f"{name} must be a string, got {about[name]!r}")
 
 
 def card(manifest: Manifest, record: Mapping[str, Any]) -> str:
