@@ -574,3 +574,12 @@ def test_the_recipe_for_a_stand_in_runs(tmp_path, ten):
                 assert endpoint.complete(requests(passage, questions=False)[0]).text.startswith("cat sat mat sun.")
         finally:
             server.terminate()
+
+
+@pytest.mark.parametrize("out", [[".", []], ["o.jsonl", ["--cache", "o.jsonl"]]])
+def test_an_output_that_would_destroy_something_is_refused(tmp_path, monkeypatch, capsys, out):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.txt").write_text("One two three.")
+    args = ["in.txt", out[0], "--teacher", "http://127.0.0.1:9", "--teacher-model", "m", *out[1], "--dry-run"]
+    assert main(["distill", *args]) == 2
+    assert capsys.readouterr().err.count("\n") == 1

@@ -93,3 +93,11 @@ def test_baselines_are_methods_and_wrong_specs_are_refused(monkeypatch):
     for wrong in (lambda: method("llmlingua"), default_embedding, lambda: method("embedding=/nonexistent")):
         with pytest.raises(ModelError, match=r"DIR|folder"):
             wrong()
+
+
+def test_a_blind_method_is_never_told_the_question():
+    told, blind = method("bm25"), method("blind:bm25")
+    question = "Who met again?"
+    assert "committee met again" in told.compress(TEXT, 0.4, question).text
+    assert blind.name == "blind:bm25" and not blind.reads_question
+    assert blind.compress(TEXT, 0.4, question).text == blind.compress(TEXT, 0.4, None).text

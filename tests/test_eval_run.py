@@ -236,3 +236,9 @@ def test_evaluate_needs_its_extra(monkeypatch, squad, tmp_path):
     monkeypatch.setattr(run, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"laconic\[eval\]"):
         evaluate(Plan([("articles", str(squad))], ["lead"], [0.5], tmp_path))
+
+
+def test_an_output_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(InputError, match="another folder"):
+        Rows(tmp_path / "out" / "rows.jsonl")

@@ -128,15 +128,15 @@ def test_qmsum_evidence_is_the_turns_of_the_query(tmp_path):
 
 
 def test_keep_carries_the_teachers_text(tmp_path):
-    record = {"id": "p", "text": "A b.", "compressed": "b.", "question": "?", "answer": "b", "evidence": ["b."]}
+    record = {"id": "p", "text": "A b.", "compressed": "b.", "spans": [[2, 4]]}
     (example,) = loaded("keep", write(tmp_path / "dev.jsonl", [record]))
-    assert example == Example("p", "A b.", "?", ("b",), ("b.",), "p", {"compressed": "b."})
+    assert example == Example("p", "A b.", group="p", meta={"compressed": "b."})
 
 
 def test_a_broken_line_is_refused_by_its_number(tmp_path):
     good = {"id": "p", "text": "A", "compressed": "A", "question": "?", "answer": "A", "evidence": []}
     path = write(tmp_path / "dev.jsonl", [good])
-    for line, message in (("{", r"dev.jsonl:2 is not JSON"), ('{"id": "q"}', r"dev.jsonl:2 lacks 'compressed'")):
+    for line, message in (("{", r"dev.jsonl:2 is not JSON"), ('{"id": "q"}', r"dev.jsonl:2 lacks 'text'")):
         (tmp_path / "dev.jsonl").write_text(json.dumps(good) + "\n" + line)
         with pytest.raises(InputError, match=message):
             loaded("keep", path)
@@ -147,6 +147,16 @@ def test_a_record_of_another_shape_is_refused_by_its_place(tmp_path):
     path.write_text(json.dumps([["not", "an", "object"]]))
     with pytest.raises(InputError, match=r"record 1 is malformed"):
         loaded("meetingbank", path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("articles", {"data": [{"x": 1}]}), ("twohop", 5), ("nq20", [{"question": "q3", "docs": [], "answers": "Bob"}])],
+)
+def test_a_file_of_another_format_is_refused_not_misread(tmp_path, name, content):
+    (tmp_path / "data.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"data\.json"):
+        loaded(name, tmp_path / "data.json")
 
 
 @pytest.mark.parametrize(

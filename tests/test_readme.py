@@ -18,5 +18,11 @@ def test_the_statistics_and_the_excerpt_are_real():
     assert shown.removeprefix("> ").removesuffix(" …") in c.text
 
 
+def test_what_answers_the_question_is_real():
+    text = (ROOT / "examples" / "constitution-article-1.txt").read_text(encoding="utf-8")
+    question = README.split('--question "')[1].split('"')[0]
+    assert laconic.compress(text, rate=0.06, question=question).text.rstrip() in README
+
+
 def test_the_changelog_knows_the_version():
     assert f"## {laconic.__version__} " in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")

@@ -93,6 +93,21 @@ def test_what_it_writes_compresses_with_and_without_a_question(trained):
     assert "two-facts" in card and str(json.loads((trained / "run.json").read_text())["best"]["keep_f1"]) in card
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_question_without_tokens_asks_nothing(trained):
+    """Control characters: the tokenizer drops them all."""
+    scorer = Classifier(load_folder(publish(trained, {"window": 64})))
+    tiling = words(passage(0)["text"])
+    for question in ("\u200b", "\x00\ud800", ""):
+        (found,), (plain,) = scorer.score([tiling], questions=[question]), scorer.score([tiling])
+        assert (found.values == plain.values).all()
+
+
+def test_lone_surrogates_are_learnt_from_too(base):
+    row = data.row({"text": "Ada \ud800 lives", "question": "W\ud800?", "evidence": []}, tokenizer(base), 64)
+    assert len(row.ids) and len(row.question)
+
+
 def test_it_learns_the_embeddings_of_sentences_and_questions(trained, base):
     """The cosine of a sentence and the question is that of the embedder's own vectors."""
     scorer = Classifier(load_folder(publish(trained, {"window": 64}, int8=False)))

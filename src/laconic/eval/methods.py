@@ -55,6 +55,7 @@ class Compressing:
 
     name: str
     compressor: Compressor
+    blind: bool = False  # never told the question
 
     @property
     def scorer(self) -> Scorer:
@@ -62,7 +63,7 @@ class Compressing:
 
     @property
     def reads_question(self) -> bool:
-        return self.scorer.reads_question
+        return self.scorer.reads_question and not self.blind
 
     def compress(self, text: str, rate: float, question: str | None) -> Output:
         """Whatever the compressor makes of it."""
@@ -109,8 +110,11 @@ class LLMLingua:
 
 
 def method(spec: str) -> Method:
-    """A method by `NAME` or `NAME=MODEL` (`llmlingua2=build/model`): those of laconic, embedding and llmlingua."""
-    name, _, model = spec.partition("=")
+    """A method by `NAME` or `NAME=MODEL` (`llmlingua2=build/model`): those of laconic, embedding and llmlingua.
+
+    `blind:NAME` is never told the question.
+    """
+    name, _, model = spec.removeprefix("blind:").partition("=")
     if name == "llmlingua":
         if not model:
             raise ModelError("llmlingua needs a model: write llmlingua=DIR, the folder of an LLMLingua-2 checkpoint")
@@ -119,7 +123,8 @@ def method(spec: str) -> Method:
         from laconic.eval.embedding import Embedding
 
         return Compressing(spec, Compressor(Embedding(model or default_embedding()), counter()))
-    return Compressing(spec, laconic.load(model or laconic.DEFAULT_MODEL, method=name))
+    blind = spec.startswith("blind:")
+    return Compressing(spec, laconic.load(model or laconic.DEFAULT_MODEL, method=name), blind)
 
 
 def baselines() -> list[str]:
