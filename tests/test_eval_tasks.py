@@ -151,7 +151,7 @@ def test_a_record_of_another_shape_is_refused_by_its_place(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("articles", {"data": [{"x": 1}]}), ("twohop", 5), ("nq20", [{"question": "q3", "docs": [], "answers": "Bob"}])],
+    [("articles", {"data": [{"x": 1}]}), ("twohop", 5), ("nq20", [{"question": "q0", "docs": [], "answers": "Bob"}])],
 )
 def test_a_file_of_another_format_is_refused_not_misread(tmp_path, name, content):
     (tmp_path / "data.json").write_text(json.dumps(content))

@@ -14,7 +14,8 @@ def test_the_statistics_and_the_excerpt_are_real():
     text = (ROOT / "examples" / "constitution-article-1.txt").read_text(encoding="utf-8")
     c = laconic.compress(text, rate=0.4)
     assert c.stats().rsplit(",", 1)[0] in README  # all but the seconds
-    shown = next(line for line in README.splitlines() if line.startswith("> Representatives and direct Taxes apportioned"))
+    start = "> Representatives and direct Taxes apportioned"
+    shown = next(line for line in README.splitlines() if line.startswith(start))
     assert shown.removeprefix("> ").removesuffix(" …") in c.text
 
 

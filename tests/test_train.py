@@ -360,3 +360,9 @@ def test_the_command_trains_and_publishes(base, files, tmp_path, capsys):
 def test_whole_documents_are_held_out():
     some = [held_out(f"article {k}") for k in range(400)]
     assert 60 < np.sum(some) < 140 and held_out("article 1") == some[1]
+
+
+def test_evidence_that_is_not_in_the_text_is_unknown_and_none_is_none(base):
+    strange, none = ({**passage(0), "evidence": e} for e in (["Nobody said this."], []))
+    assert (data.row(strange, tokenizer(base), 64).evidence == -1).all()
+    assert (data.row(none, tokenizer(base), 64).evidence == 0).all()

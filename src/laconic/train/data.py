@@ -126,8 +126,8 @@ def row(record: dict[str, Any], tokenizer: Any, window: int) -> Row:
     keep = unknown if kept is None else np.where(unit >= 0, kept[unit], _UNKNOWN).astype(np.float32)
     evidence, answer = unknown, unknown
     answers = record.get("answers") or ([record["answer"]] if record.get("answer") else [])
-    if asked and "evidence" in record:
-        inside = _covered(text, record["evidence"])
+    inside = _covered(text, record.get("evidence", ()))
+    if asked and "evidence" in record and (inside.any() or not record["evidence"]):  # else it is not in the text
         relevance = np.zeros(len(text) + 1, np.float32)
         for s, e, value in record.get("relevance", ()):
             relevance[s:e] = value
