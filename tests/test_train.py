@@ -8,7 +8,6 @@ import random
 import numpy as np
 import pytest
 import torch
-import transformers
 from tokenizers import Tokenizer, processors
 from transformers import AutoTokenizer
 
@@ -20,6 +19,8 @@ from laconic.hub import load_folder
 from laconic.scorers.classifier import Classifier
 from laconic.segment import words
 from laconic.train import classifier, data
+from laconic.train.base import Embedder
+from laconic.train.base import tokenizer as fast_tokenizer
 from laconic.train.classifier import Settings, Source, train
 from laconic.train.publish import publish
 from laconic.train.split import held_out
@@ -113,7 +114,7 @@ def test_it_learns_the_embeddings_of_sentences_and_questions(trained, base):
     scorer = Classifier(load_folder(publish(trained, {"window": 64}, int8=False)))
     text, question = passage(0)["text"], passage(0)["question"]
     found = scorer.heads(words(text), question)[:, 3]
-    embedder = classifier._Embedder(transformers, torch, str(base))
+    embedder = Embedder(str(base))
     first, second, asked = torch.nn.functional.normalize(embedder([*text.split(". ", 1), question])).numpy()
     assert found[0] == pytest.approx(first @ asked, abs=0.15)
     assert found[-1] == pytest.approx(second @ asked, abs=0.15)
@@ -337,7 +338,7 @@ def with_pairs(folder):
 
 def test_a_base_without_a_fast_tokenizer_is_refused(tmp_path):
     with pytest.raises(ModelError, match="tokenizer"):
-        classifier._tokenizer(pytest.importorskip("transformers"), str(tmp_path))
+        fast_tokenizer(str(tmp_path))
 
 
 @pytest.mark.parametrize("about", ["{", "[1]", '{"nmae": 1}', '{"window": "512"}', '{"languages": "en"}'])

@@ -15,8 +15,6 @@ sometimes with another row's, so that one model learns to do with and without.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import json
 import random
 import time
@@ -27,12 +25,12 @@ from typing import Any
 
 import numpy as np
 
-from laconic import features
 from laconic.backends import first_line
-from laconic.errors import InputError, MissingExtraError, ModelError
+from laconic.errors import InputError, MissingExtraError
 from laconic.export import quiet
-from laconic.hub import LABELS, sha256
+from laconic.hub import sha256
 from laconic.train import data
+from laconic.train.base import Embedder, classifier, keep_freed_memory, tokenizer
 from laconic.train.data import ANSWER, EVIDENCE, KEEP, Frame, Item, Row
 from laconic.train.metrics import auc, f1_at_rate
 
@@ -123,38 +121,6 @@ def first_process() -> bool:
     return bool(PartialState().is_main_process)
 
 
-class _Embedder:
-    """Mean-pooled sentence embeddings of a frozen encoder."""
-
-    def __init__(self, transformers: Any, torch: Any, base: str) -> None:
-        self.torch, self.tokenizer = torch, _tokenizer(transformers, base)
-        with quiet():
-            self.model = transformers.AutoModel.from_pretrained(base, trust_remote_code=False).eval()
-        if torch.cuda.is_available():
-            self.model.cuda()
-        self.width = int(self.model.config.hidden_size)
-
-    def __call__(self, texts: Sequence[str]) -> Any:
-        """float32[n, width]; zeros for empty texts."""
-        torch, out = self.torch, self.torch.zeros(len(texts), self.width)
-        order = sorted((k for k, t in enumerate(texts) if t), key=lambda k: len(texts[k]))
-        for start in range(0, len(order), 32):
-            part = order[start : start + 32]
-            made = self.tokenizer(
-                [texts[k] for k in part],
-                padding=True,
-                pad_to_multiple_of=16,
-                truncation=True,
-                max_length=128,
-                return_tensors="pt",
-            ).to(self.model.device)
-            with torch.no_grad():
-                hidden = self.model(**made).last_hidden_state.float()
-            weight = made["attention_mask"][..., None]
-            out[part] = ((hidden * weight).sum(1) / weight.sum(1)).cpu()
-        return out
-
-
 class _Run:
     def __init__(
         self, sources: Sequence[Source], dev: Path, out: Path, settings: Settings, save_every: int, say: Say
@@ -162,23 +128,29 @@ class _Run:
         try:
             import accelerate
             import torch
-            import transformers
+            import transformers  # noqa: F401
         except ImportError as error:
             raise MissingExtraError("Training", "train") from error
-        _keep_freed_memory()
+        keep_freed_memory()
         self.torch, self.out, self.settings, self.save_every, self.say = torch, out, settings, save_every, say
         cpu = not torch.cuda.is_available()
         self.accelerator = accelerate.Accelerator(mixed_precision="bf16", cpu=cpu)
         torch.manual_seed(settings.seed)
-        self.tokenizer = _tokenizer(transformers, settings.base)
+        self.tokenizer = tokenizer(settings.base)
         self.frame = Frame.of(self.tokenizer)
         self.sources = [(s, data.read(s.path, self.tokenizer, settings.window)) for s in sources]
         self.dev_path, self.dev = dev, data.read(dev, self.tokenizer, settings.window)
         self.asks = any(r.question for _, rows in self.sources for r in rows)
         self._check(dev)
         self.plan = self._plan()
-        self.embedder = _Embedder(transformers, torch, settings.embedder) if settings.embedder else None
-        self.model = self._model(transformers)
+        self.embedder = Embedder(settings.embedder) if settings.embedder else None
+        self.model = classifier(
+            settings.base,
+            asks=self.asks,
+            embedding=self.embedder.width if self.embedder else 0,
+            with_features=settings.features,
+            window=settings.window,
+        )
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=settings.lr, weight_decay=0.01)
         total = len(self.plan)
         warmup = max(1, total // 20)
@@ -204,26 +176,6 @@ class _Run:
             self.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"cannot write {self.out}: {error.strerror}; pass another folder") from None
-
-    def _model(self, transformers: Any) -> Any:
-        """The base with our head, and with room for the features in its table of token types."""
-        width = self.embedder.width if self.embedder else 0
-        names = [*(LABELS if self.asks else LABELS[:2]), *(f"embedding {k}" for k in range(width))]
-        try:
-            with quiet():
-                model, info = transformers.AutoModelForTokenClassification.from_pretrained(
-                    self.settings.base, output_loading_info=True, trust_remote_code=False
-                )
-        except Exception as error:
-            raise ModelError(f"{self.settings.base} cannot be read as an encoder ({first_line(error)})") from error
-        if lost := sorted(k for k in info["missing_keys"] if not k.startswith(("classifier", "score"))):
-            raise ModelError(f"{self.settings.base} lacks weights ({', '.join(lost[:3])}): is it an encoder?")
-        _fits(model, self.settings.window)
-        _new_head(model, names, width, self.torch)
-        if self.settings.features:
-            _add_features(model, self.torch)
-        model.config.laconic = {"question": self.asks, "features": self.settings.features, "embedding": width}
-        return model
 
     def _plan(self) -> list[list[Item]]:
         """The batches of all epochs."""
@@ -439,7 +391,8 @@ class _Run:
     def _write_run(self) -> None:
         """What the manifest and the model card are made from."""
         files = [{"file": s.path.name, "rows": len(rows), "an epoch": s.rows or len(rows)} for s, rows in self.sources]
-        settings = {**asdict(self.settings), "base": Path(self.settings.base).name}
+        names = {k: "/".join(Path(getattr(self.settings, k)).parts[-2:]) for k in ("base", "embedder")}
+        settings = {**asdict(self.settings), **names}
         history = self.state.history
         run = {"settings": settings, "data": files, "dev": len(self.dev), "best": history[-1], "history": history}
         (self.out / "run.json").write_text(json.dumps(run, indent=2) + "\n")
@@ -449,14 +402,6 @@ class _Run:
             self.say(line)
 
 
-def _keep_freed_memory() -> None:
-    """glibc gives large blocks back to the system at once; on a CPU that costs training a third of its time."""
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        mallopt = ctypes.CDLL(None).mallopt
-        for parameter, size in {-3: 1 << 30, -1: (1 << 31) - 1, -2: 1 << 29}.items():  # mmap, trim thresholds, top pad
-            mallopt(parameter, size)
-
-
 def _share(rows: list[Row], some: int | None, epoch: int, seed: int) -> list[Row]:
     """All rows, or the next `some` of them in a shuffled round."""
     if some is None or some >= len(rows):
@@ -464,62 +409,3 @@ def _share(rows: list[Row], some: int | None, epoch: int, seed: int) -> list[Row
     order = list(range(len(rows)))
     random.Random(seed).shuffle(order)
     return [rows[order[k % len(rows)]] for k in range(epoch * some, (epoch + 1) * some)]
-
-
-def _tokenizer(transformers: Any, base: str) -> Any:
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            base, model_max_length=1_000_000, trust_remote_code=False
-        )
-    except Exception as error:
-        raise ModelError(f"{base} has no tokenizer that can be read ({first_line(error)})") from error
-    if not tokenizer.is_fast:
-        raise ModelError(f"{base} has no fast tokenizer, so no offsets; take a base with a tokenizer.json")
-    return tokenizer
-
-
-def _fits(model: Any, window: int) -> None:
-    """Refuse windows that the base has no positions for."""
-    table = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)
-    if table is None:
-        return
-    first = 0 if table.padding_idx is None else table.padding_idx + 1  # RoBERTa's start after the padding's id
-    most = (table.num_embeddings - first) // data.padded(1) * data.padded(1)
-    if window > most:
-        raise InputError(f"window must be at most {most} for this base, got {window}")
-
-
-def _new_head(model: Any, names: Sequence[str], width: int, torch: Any) -> None:
-    """A row for each name: the base's own where it has that label, else a new one.
-
-    The last `width` start as the identity, where they can: the mean of a sentence encoder is its embedding already.
-    """
-    old, known = model.classifier, {v: k for k, v in model.config.id2label.items()}
-    head = torch.nn.Linear(old.in_features, len(names))
-    with torch.no_grad():
-        head.weight.normal_(0, 0.02)
-        head.bias.zero_()
-        if width == old.in_features:
-            head.weight[-width:] = torch.eye(width)
-        for row, name in enumerate(names):
-            if name in known:
-                head.weight[row], head.bias[row] = old.weight[known[name]], old.bias[known[name]]
-    model.classifier, model.num_labels = head, len(names)
-    model.config.id2label = dict(enumerate(names))
-    model.config.label2id = {n: k for k, n in enumerate(names)}
-
-
-def _add_features(model: Any, torch: Any) -> None:
-    """A row of token types for each feature, near to the base's first one."""
-    embeddings: Any = getattr(model.base_model, "embeddings", None)
-    table = getattr(embeddings, "token_type_embeddings", None)
-    if table is None:
-        raise InputError(f"{model.config.model_type} has no token types to hold the features; train with features off")
-    if (getattr(model.config, "laconic", None) or {}).get("features"):
-        return  # it has them already
-    wider = torch.nn.Embedding(features.TYPES, table.embedding_dim)
-    with torch.no_grad():
-        wider.weight.normal_(0, 0.005).add_(table.weight[0])
-        wider.weight[0] = table.weight[0]
-    embeddings.token_type_embeddings = wider
-    model.config.type_vocab_size = features.TYPES

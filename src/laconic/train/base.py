@@ -1,0 +1,146 @@
+"""What a run starts from: an encoder with its tokenizer, given our head, and the encoder whose embeddings it learns."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+from laconic import features
+from laconic.backends import first_line
+from laconic.errors import InputError, ModelError
+from laconic.export import quiet
+from laconic.hub import LABELS
+from laconic.train.data import padded
+
+
+def classifier(base: str, *, asks: bool, embedding: int, with_features: bool, window: int) -> Any:
+    """The base with our head, and with room for the features in its table of token types.
+
+    asks: does it read questions? embedding: width of the vectors it learns, 0 for none. window: most tokens of a row.
+    """
+    import torch
+    import transformers
+
+    names = [*(LABELS if asks else LABELS[:2]), *(f"embedding {k}" for k in range(embedding))]
+    try:
+        with quiet():
+            model, info = transformers.AutoModelForTokenClassification.from_pretrained(
+                base, output_loading_info=True, trust_remote_code=False
+            )
+    except Exception as error:
+        raise ModelError(f"{base} cannot be read as an encoder ({first_line(error)})") from error
+    if lost := sorted(k for k in info["missing_keys"] if not k.startswith(("classifier", "score"))):
+        raise ModelError(f"{base} lacks weights ({', '.join(lost[:3])}): is it an encoder?")
+    _fits(model, window)
+    _new_head(model, names, embedding, torch)
+    if with_features:
+        _add_features(model, torch)
+    model.config.laconic = {"question": asks, "features": with_features, "embedding": embedding}
+    return model
+
+
+def tokenizer(base: str) -> Any:
+    """The fast tokenizer of an encoder."""
+    import transformers
+
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            base, model_max_length=1_000_000, trust_remote_code=False
+        )
+    except Exception as error:
+        raise ModelError(f"{base} has no tokenizer that can be read ({first_line(error)})") from error
+    if not tokenizer.is_fast:
+        raise ModelError(f"{base} has no fast tokenizer, so no offsets; take a base with a tokenizer.json")
+    return tokenizer
+
+
+class Embedder:
+    """Mean-pooled sentence embeddings of a frozen encoder."""
+
+    def __init__(self, base: str) -> None:
+        import torch
+        import transformers
+
+        self.torch, self.tokenizer = torch, tokenizer(base)
+        with quiet():
+            self.model = transformers.AutoModel.from_pretrained(base, trust_remote_code=False).eval()
+        if torch.cuda.is_available():
+            self.model.cuda()
+        self.width = int(self.model.config.hidden_size)
+
+    def __call__(self, texts: Sequence[str]) -> Any:
+        """float32[n, width]; zeros for empty texts."""
+        torch, out = self.torch, self.torch.zeros(len(texts), self.width)
+        order = sorted((k for k, t in enumerate(texts) if t), key=lambda k: len(texts[k]))
+        for start in range(0, len(order), 32):
+            part = order[start : start + 32]
+            made = self.tokenizer(
+                [texts[k] for k in part],
+                padding=True,
+                pad_to_multiple_of=16,
+                truncation=True,
+                max_length=128,
+                return_tensors="pt",
+            ).to(self.model.device)
+            with torch.no_grad():
+                hidden = self.model(**made).last_hidden_state.float()
+            weight = made["attention_mask"][..., None]
+            out[part] = ((hidden * weight).sum(1) / weight.sum(1)).cpu()
+        return out
+
+
+def keep_freed_memory() -> None:
+    """glibc gives large blocks back to the system at once; on a CPU that costs training a third of its time."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        for parameter, size in {-3: 1 << 30, -1: (1 << 31) - 1, -2: 1 << 29}.items():  # mmap, trim thresholds, top pad
+            mallopt(parameter, size)
+
+
+def _fits(model: Any, window: int) -> None:
+    """Refuse windows that the base has no positions for."""
+    table = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)
+    if table is None:
+        return
+    first = 0 if table.padding_idx is None else table.padding_idx + 1  # RoBERTa's start after the padding's id
+    most = (table.num_embeddings - first) // padded(1) * padded(1)
+    if window > most:
+        raise InputError(f"window must be at most {most} for this base, got {window}")
+
+
+def _new_head(model: Any, names: Sequence[str], width: int, torch: Any) -> None:
+    """A row for each name: the base's own where it has that label, else a new one.
+
+    The last `width` start as the identity, where they can: the mean of a sentence encoder is its embedding already.
+    """
+    old, known = model.classifier, {v: k for k, v in model.config.id2label.items()}
+    head = torch.nn.Linear(old.in_features, len(names))
+    with torch.no_grad():
+        head.weight.normal_(0, 0.02)
+        head.bias.zero_()
+        if width == old.in_features:
+            head.weight[-width:] = torch.eye(width)
+        for row, name in enumerate(names):
+            if name in known:
+                head.weight[row], head.bias[row] = old.weight[known[name]], old.bias[known[name]]
+    model.classifier, model.num_labels = head, len(names)
+    model.config.id2label = dict(enumerate(names))
+    model.config.label2id = {n: k for k, n in enumerate(names)}
+
+
+def _add_features(model: Any, torch: Any) -> None:
+    """A row of token types for each feature, near to the base's first one."""
+    embeddings: Any = getattr(model.base_model, "embeddings", None)
+    table = getattr(embeddings, "token_type_embeddings", None)
+    if table is None:
+        raise InputError(f"{model.config.model_type} has no token types to hold the features; train with features off")
+    if (getattr(model.config, "laconic", None) or {}).get("features"):
+        return  # it has them already
+    wider = torch.nn.Embedding(features.TYPES, table.embedding_dim)
+    with torch.no_grad():
+        wider.weight.normal_(0, 0.005).add_(table.weight[0])
+        wider.weight[0] = table.weight[0]
+    embeddings.token_type_embeddings = wider
+    model.config.type_vocab_size = features.TYPES
