@@ -99,7 +99,9 @@ class LLMLingua:
         except ImportError:
             raise ModelError("the baseline llmlingua needs the package: pip install llmlingua") from None
         self.name = name
-        self._compressor = PromptCompressor(folder, use_llmlingua2=True, device_map="cpu")
+        self._compressor = PromptCompressor(
+            folder, use_llmlingua2=True, device_map="cpu", model_config={"trust_remote_code": False}
+        )
 
     def compress(self, text: str, rate: float, question: str | None) -> Output:
         """Its default settings; it rebuilds the text from tokens, so there are no spans."""
