@@ -132,14 +132,14 @@ def _split(model: str, file: str) -> dict[str, Any]:
     loaded, count = load_folder(model), counter()
     text = Path(file).read_text(encoding="utf-8")
     whole = Compressor(Classifier(loaded), count)
-    around = Compressor(Classifier(replace(loaded, encoder=_Nothing())), count)
+    around = Compressor(Classifier(replace(loaded, encoder=_Nothing(loaded.manifest))), count)
     runs: dict[str, list[float]] = {"whole": [], "around": []}
     for _ in range(3):
         runs["whole"].append(_timed(lambda: whole.compress(text, rate=0.5))[1])
         runs["around"].append(_timed(lambda: around.compress(text, rate=0.5))[1])
 
     watch = _Stopwatch()
-    scorer = Classifier(replace(loaded, encoder=watch.object("encoder stand-in", _Nothing())))
+    scorer = Classifier(replace(loaded, encoder=watch.object("encoder stand-in", _Nothing(loaded.manifest))))
     scorer._model.tokenizer = watch.object("tokenise", loaded.tokenizer)
     for part, name in {"segment": "segment", "choose": "entries", "mend and cut": "mend"}.items():
         setattr(module, name, watch.function(part, getattr(module, name)))

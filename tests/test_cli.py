@@ -174,3 +174,8 @@ def test_compressing_loads_neither_torch_nor_transformers():
 def test_a_reader_that_goes_away_is_no_error(document):
     command = f"{sys.executable} -m laconic.cli compress {document} --rate 1 2>/dev/null | head -c 1"
     assert subprocess.run(command, shell=True, capture_output=True, check=True).stdout == b"T"
+
+
+def test_bench_measures_the_default_model(capfdbinary, document):
+    status, out, _ = run(capfdbinary, "bench", document)
+    assert status == 0 and "tokens/s" in str(out) and "outside the model" in str(out)
