@@ -51,3 +51,8 @@ def test_other_methods_refuse_a_question_and_nobody_minds_an_empty_one():
     assert k.compress(TEXT, question=" \n").text == k.compress(TEXT).text
     with pytest.raises(InputError, match="question must be a str, got int"):
         k.compress(TEXT, question=3)
+
+
+def test_another_script_does_not_stand_before_the_answer():
+    text = "我们今天去北京。他住在巴黎，不喜欢伦敦。" * 8 + "\n\nThe owner is Karl Voss. It rains."
+    assert "Karl Voss" in laconic.compress(text, tokens=12, question="Who is the owner?").text

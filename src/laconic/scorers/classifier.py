@@ -19,7 +19,7 @@ from laconic.backends import Logits
 from laconic.features import Features
 from laconic.score import Progress, Scores
 from laconic.scorers.foreign import foreign_sentences
-from laconic.scorers.relevance import facts_first, worth
+from laconic.scorers.relevance import bm25, facts_first, worth
 from laconic.scorers.tfidf import surprisal_ranks
 from laconic.segment import sentences
 from laconic.text import Bools, Floats, Ints, Tiling, pool
@@ -153,6 +153,9 @@ class Classifier:
         where = np.flatnonzero(np.repeat(foreign, np.diff(bounds)))
         edges = zip(tiling.bounds[where].tolist(), tiling.bounds[where + 1].tolist(), strict=True)
         values[where] = surprisal_ranks([tiling.text[s:e] for s, e in edges], np.diff(bounds)[foreign])
+        if question:  # they answer as far as they share its words, and do not stand before what does answer
+            shared = bm25(tiling, bounds, question)[foreign]
+            values[where] = (values[where] + np.repeat(shared, np.diff(bounds)[foreign])) / 2
         return Scores(values, "tfidf" if foreign.all() else f"{self.name}+tfidf")
 
     def _windows(self, which: int, reading: _Reading) -> Iterator[_Window]:
