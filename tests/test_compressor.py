@@ -418,8 +418,16 @@ def test_a_long_line_that_asks_leaves_no_budget_empty(last, tokens):
 
 
 @pytest.mark.parametrize(
-    ("closing", "asks"), [("Qué\uff1f", True), ("See https://x.org/?a=b", False), ("Who (“why?”)", True)]
+    ("closing", "asks"),
+    [
+        ("Qué\uff1f", True),
+        ("See https://x.org/?a=b", False),
+        ("Who (“why?”)", True),
+        ("Question: Name the harbour.", True),
+        ("q2: name it", True),
+        ("Questions remain: several", False),
+    ],
 )
-def test_what_ends_in_a_question_mark_asks(closing, asks):
+def test_what_asks_at_the_end_stays(closing, asks):
     c = RANDOM.compress("Many words of no use stand here. " * 9 + "\n\n" + closing, rate=0.3)
     assert c.text.endswith(closing) == asks

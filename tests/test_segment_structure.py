@@ -256,3 +256,23 @@ def test_keeping_everything_keeps_the_text() -> None:
     for text in (PYTHON, PROSE, "# T\n\n| a |\n|---|\n| b |\n\n- x **y**\n"):
         seg = segment(text)
         assert render(seg, np.ones(len(seg.tiling), bool)) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "unit"),
+    [
+        ("So 80 - 60 + 95 = 235 people came.", " 80 - 60 + 95 = 235"),
+        ("She pays (12 + 4) * $1.50 = $24.00.", " (12 + 4) * $1.50 = $24.00"),
+        ("That cost 15,000+7,500=$22,500.", " 15,000+7,500=$22,500"),
+        ("A third (see 3 + 4) is left", " 3 + 4"),
+        ("Half: 16 \u2013 3 \u00d7 4 \u00f7 2 = 10", " 16 \u2013 3 \u00d7 4 \u00f7 2 = 10"),
+        ("with a=1,500, it fits", " a=1,500"),
+    ],
+)
+def test_a_sum_is_one_fact(text, unit):
+    assert unit in list(segment(text).tiling)
+
+
+@pytest.mark.parametrize("text", ["5 - apples", "3 x", "x - 3 apples", "1 - 2 - 3 - 4x"])
+def test_what_is_no_sum_is_cut_as_words_are(text):
+    assert all(" " not in unit.strip() or unit.strip() == "1 - 2 - 3" for unit in segment(text).tiling)

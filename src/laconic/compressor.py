@@ -22,6 +22,7 @@ Pattern = str | re.Pattern[str]
 _TOGETHER = 64  # prompts scored in one go by compress_many
 _CLOSING = 2400  # characters: a question at the end of a text is shorter
 _ASKS = re.compile(r"\?(?=[\"'\u2019\u201d\u00bb)\]*_]*(?:\s|$))|[\uff1f\u061f]")  # no address with ?, no `a?.b`
+_LABELLED = re.compile(r"(?:question|query|problem|q)(?:\s*\d+)?\s*[:\uff1a]", re.IGNORECASE)  # "Question: Name the …"
 
 
 @dataclass(frozen=True)
@@ -226,7 +227,8 @@ class _Job:
         text = tiling.text.rstrip()
         paragraphs = re.split(r"\n[^\S\n]*\n", text[-_CLOSING:])
         closing = paragraphs[-1].lstrip()
-        if len(paragraphs) == 1 or not _ASKS.search(closing) or 2 * len(closing) > len(text):
+        asks = _ASKS.search(closing) or _LABELLED.match(closing)
+        if len(paragraphs) == 1 or not asks or 2 * len(closing) > len(text):
             return none
         first, last = tiling.unit_at([len(text) - len(closing), len(text) - 1]).tolist()
         return np.arange(first, last + 1)

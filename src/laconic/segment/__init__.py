@@ -18,6 +18,7 @@
 | emphasis | marker, the opening one with its word | words need both | it stays balanced |
 | link | `[`, `](target)` | both or neither | it stays a link, or its text |
 | code span, `key=value` | whole | | a name and its value are one fact |
+| `3 * $4 = $12` | whole | | without one of its numbers or signs it is another sum |
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Inline markup in prose: tags, code spans, links, emphasis, `key=value`."""
+"""Inline markup in prose: tags, code spans, links, emphasis, `key=value`, sums."""
 
 from __future__ import annotations
 
@@ -35,8 +35,18 @@ def _inline() -> regex.Pattern[str]:
 def _pair() -> regex.Pattern[str]:
     """`key=value`, looked for from its sign, which is rare."""
     return regex.compile(
-        r"""(?V1)(?<=(?<![\w.?&\#/-])(?P<key>[\w.-]{1,80}))=(?!=)
+        r"""(?V1)(?<=(?<![\w.?&\#/-])(?!(?<=\d,)\d)(?P<key>[\w.-]{1,80}))=(?!=)
         (?:"[^"\n]{0,300}+"|'[^'\n]{0,300}+'|[^\s,;&"'()\[\]{}<>=][^\s,;&"'()\[\]{}<>]{0,299}(?<![.:!?]))""",
+        regex.VERBOSE,
+    )
+
+
+@cache
+def _sum() -> regex.Pattern[str]:
+    """Numbers with the signs between them: `(12 + 4) * $1.50 = $24`. Without one of them it says something else."""
+    return regex.compile(
+        r"""(?V1)(?<![\w.,])(?P<number>\(?[-\u2212]?\p{Sc}?(?:\d{1,15}+(?:[.,]\d{1,15}+){0,9}+|\.\d{1,15}+)%?\)?)
+        (?:\ ?[-+*/x=<>\u2212\u2013\u00d7\u00f7\u2264\u2265]\ ?(?&number)){1,12}+(?!\w)""",
         regex.VERBOSE,
     )
 
@@ -53,6 +63,8 @@ def plan_markup(plan: Plan) -> None:
                 _emit(plan, match)
         for match in _pair().finditer(plan.text, start, end):
             plan.atom(match.start("key"), _word_end(plan.text, match.end()))
+        for match in _sum().finditer(plan.text, start, end):
+            plan.atom(*_balanced(plan.text, *match.span()))
     _tags(plan, tags)
     plan.atoms = _disjoint(blocked, plan.atoms)
 
@@ -61,6 +73,16 @@ def _word_end(text: str, position: int) -> int:
     """Where the number that a value was cut in ends: 1,000."""
     rest = compiled(r"(?<=\d)(?:,\d++)++").match(text, position)
     return int(rest.end()) if rest else position
+
+
+def _balanced(text: str, start: int, end: int) -> Span:
+    """The span without a bracket at its ends whose partner is outside."""
+    surplus = text.count("(", start, end) - text.count(")", start, end)
+    while surplus > 0 and text[start] == "(":
+        start, surplus = start + 1, surplus - 1
+    while surplus < 0 and text[end - 1] == ")":
+        end, surplus = end - 1, surplus + 1
+    return start, end
 
 
 def _emit(plan: Plan, match: regex.Match[str]) -> None:
