@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from laconic.scorers.classifier import Classifier
 from laconic.segment import words
 from laconic.train import classifier, data
 from laconic.train.base import Embedder
+from laconic.train.base import classifier as classifier_of
 from laconic.train.base import tokenizer as fast_tokenizer
 from laconic.train.classifier import Settings, Source, train
 from laconic.train.publish import publish
@@ -128,6 +130,21 @@ def test_a_second_run_starts_from_the_heads_of_the_first(trained, files, tmp_pat
     assert after["keep_f1"] == before["keep_f1"] and after["evidence_auc"] == before["evidence_auc"]
 
 
+def test_a_base_gives_some_of_its_layers(base, trained):
+    whole = load_checkpoint(trained / "checkpoint", 2)
+    half = load_checkpoint(trained / "checkpoint", 1)
+    assert half.config.num_hidden_layers == 1
+    first = [n for n, _ in half.named_parameters() if "layer.0." in n]
+    own, theirs = half.state_dict(), whole.state_dict()
+    assert first and all((own[n] == theirs[n]).all() for n in first) and not any("layer.1." in n for n in own)
+    with pytest.raises(InputError, match=r"layers must be in \[1, 2\]"):
+        load_checkpoint(trained / "checkpoint", 3)
+
+
+def load_checkpoint(folder, layers):
+    return classifier_of(str(folder), asks=True, embedding=0, with_features=True, window=64, layers=layers)
+
+
 def test_a_card_takes_only_what_it_shows(trained):
     with pytest.raises(InputError, match="takes name, window"):
         publish(trained, {"nmae": "x"})
@@ -194,6 +211,29 @@ def test_labels_are_where_the_strings_stand(base):
     assert 0 < (row.answer == 1).sum() < 6 and (row.answers == -1).all()
 
 
+def test_soft_labels_are_learnt_as_they_are(base, tmp_path):
+    """Soft labels are probabilities to reach, not a side to take."""
+    text = passage(0)["text"]
+    places = [(m.start(), m.end()) for m in re.finditer(" really", text)]
+    soft = {"text": text, "keep": [[0, len(text), 0.8], *([s, e, 0.3] for s, e in places)]}
+    row = data.row(soft, tokenizer(base), 64)
+    assert np.unique(row.keep) == pytest.approx([0.3, 0.8]) and not len(row.kept)
+    rows, dev = tmp_path / "rows.jsonl", tmp_path / "dev.jsonl"
+    rows.write_text((json.dumps(soft) + "\n") * 150)
+    dev.write_text(json.dumps(passage(0)) + "\n")
+    settings = Settings(str(base), epochs=1, lr=5e-3, tokens=64, window=64, average=0.0)
+    train([Source(rows)], dev, tmp_path / "run", settings)
+    tiling = words(text)
+    found = load(publish(tmp_path / "run", {"window": 64}, int8=False)).scorer.heads(tiling)[:, 0]
+    wanted = [0.3 if "really" in unit else 0.8 for unit in tiling]
+    assert found == pytest.approx(wanted, abs=0.1)
+
+
+def test_the_teacher_counts_before_soft_labels(base):
+    row = data.row({**passage(0), "keep": [[0, 80, 0.5]]}, tokenizer(base), 64)
+    assert set(row.keep.tolist()) == {0, 1}
+
+
 def test_a_row_never_grows_past_the_window(base):
     long = {**passage(1), "text": passage(1)["text"] * 9, "question": "Where? " * 90}
     rows = [data.row(r, tokenizer(base), 128) for r in (long, passage(0), long)]
@@ -242,6 +282,7 @@ def test_a_broken_line_is_named(base, tmp_path):
         ({"evidence": "Ada really lives"}, "list of strings"),
         ({"answer": 5}, "must be a string"),
         ({"relevance": [0.5]}, "relevance must be"),
+        ({"keep": [[0, 4, 1.5]]}, "keep must be"),
     ],
 )
 def test_a_field_of_the_wrong_kind_is_named(base, tmp_path, change, says):

@@ -165,6 +165,7 @@ def _train_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--window", type=_whole, default=512, metavar="N", help="longest row in tokens (default: 512)")
     sub.add_argument("--average", type=_number, default=0.999, metavar="D", help="decay of averaged weights; 0: none")
     sub.add_argument("--embedder", default="", metavar="NAME|DIR", help="sentence encoder to learn nearness from")
+    sub.add_argument("--layers", type=_whole, metavar="N", help="so many of the base's layers (default: all)")
     sub.add_argument("--no-features", action="store_true", help="no capitals and layout as token types")
     sub.add_argument("--patience", type=_whole, metavar="N", help="stop after N epochs that are no better on dev")
     sub.add_argument("--seed", type=_whole, default=0, metavar="N", help="default: 0")
@@ -309,6 +310,7 @@ def _train(args: argparse.Namespace) -> int:
         window=args.window,
         average=args.average,
         embedder=args.embedder,
+        layers=args.layers,
         features=not args.no_features,
         patience=args.patience,
         seed=args.seed,

@@ -15,10 +15,13 @@ from laconic.hub import LABELS
 from laconic.train.data import padded
 
 
-def classifier(base: str, *, asks: bool, embedding: int, with_features: bool, window: int) -> Any:
+def classifier(
+    base: str, *, asks: bool, embedding: int, with_features: bool, window: int, layers: int | None = None
+) -> Any:
     """The base with our head, and with room for the features in its table of token types.
 
     asks: does it read questions? embedding: width of the vectors it learns, 0 for none. window: most tokens of a row.
+    layers: so many of the base's, evenly spaced (None: all), for a smaller and faster model.
     """
     import torch
     import transformers
@@ -34,6 +37,8 @@ def classifier(base: str, *, asks: bool, embedding: int, with_features: bool, wi
     if lost := sorted(k for k in info["missing_keys"] if not k.startswith(("classifier", "score"))):
         raise ModelError(f"{base} lacks weights ({', '.join(lost[:3])}): is it an encoder?")
     _fits(model, window)
+    if layers is not None:
+        _thin(model, layers, torch)
     _new_head(model, names, embedding, torch)
     if with_features:
         _add_features(model, torch)
@@ -108,6 +113,25 @@ def _fits(model: Any, window: int) -> None:
     most = (table.num_embeddings - first) // padded(1) * padded(1)
     if window > most:
         raise InputError(f"window must be at most {most} for this base, got {window}")
+
+
+def _thin(model: Any, layers: int, torch: Any) -> None:
+    """Keep so many layers, from the first to the last."""
+    have = model.config.num_hidden_layers
+    if not 1 <= layers <= have:
+        raise InputError(f"layers must be in [1, {have}] for this base, got {layers}")
+    stacks = [
+        (module, name)
+        for module in model.base_model.modules()
+        for name, child in module.named_children()
+        if isinstance(child, torch.nn.ModuleList) and len(child) == have
+    ]
+    if len(stacks) != 1:
+        raise InputError(f"{model.config.model_type} has no one stack of layers to take some of; leave layers out")
+    owner, name = stacks[0]
+    chosen = torch.linspace(0, have - 1, layers).long().tolist()
+    setattr(owner, name, torch.nn.ModuleList([getattr(owner, name)[k] for k in chosen]))
+    model.config.num_hidden_layers = layers
 
 
 def _new_head(model: Any, names: Sequence[str], width: int, torch: Any) -> None:

@@ -66,8 +66,9 @@ class Settings:
     window: int = 512  # most tokens of a row
     average: float = 0.999  # decay of the running average of the weights, 0: none
     embedder: str = ""  # HF encoder whose mean-pooled sentence embeddings are learnt too, name or folder
+    layers: int | None = None  # so many of the base's layers, evenly spaced; None: all
     features: bool = True  # capitals and layout as token types (laconic.features)
-    blind: float = 0.5  # share of rows with both kinds of labels that are shown without their question
+    blind: float = 0.5  # share of a teacher's rows that are shown without their question
     foreign: float = 0.15  # share of the others shown with another row's question
     patience: int | None = None  # stop after so many epochs without a better score on dev
     seed: int = 0
@@ -150,6 +151,7 @@ class _Run:
             embedding=self.embedder.width if self.embedder else 0,
             with_features=settings.features,
             window=settings.window,
+            layers=settings.layers,
         )
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=settings.lr, weight_decay=0.01)
         total = len(self.plan)
@@ -166,7 +168,7 @@ class _Run:
         """What would come to light only after hours of training."""
         if not any((x >= 0).any() for _, rows in self.sources for r in rows for x in (r.keep, r.evidence, r.answers)):
             names = ", ".join(str(s.path) for s, _ in self.sources)
-            raise InputError(f"no row of {names} has labels: neither compressed, spans, evidence nor answers")
+            raise InputError(f"no row of {names} has labels: neither compressed, spans, keep, evidence nor answers")
         if not any(len(r.kept) or (self.asks and (r.evidence == 1).any()) for r in self.dev):
             raise InputError(
                 f"no row of {dev} has labels to judge by; it needs compressed or spans"
@@ -250,20 +252,13 @@ class _Run:
 
     def _loss(self, logits: Any, labels: Any) -> Any:
         """Summed over what is labelled, divided by the tokens that are: every label counts the same."""
-        f = self.torch.nn.functional
+        bce = self.torch.nn.functional.binary_cross_entropy_with_logits
         logits = logits.float()
-        keep = f.cross_entropy(
-            logits[..., :2].flatten(0, 1), labels[..., KEEP].long().flatten(), ignore_index=-1, reduction="sum"
-        )
-        total, count = keep, (labels >= 0).any(-1).sum().clamp(min=1)
-        for column in (EVIDENCE, ANSWER) if self.asks else ():
-            known = labels[..., column] >= 0
-            if known.any():
-                wanted = labels[..., column][known]
-                total = total + f.binary_cross_entropy_with_logits(
-                    logits[..., column + 1][known], wanted, reduction="sum"
-                )
-        return total / count
+        heads = {KEEP: logits[..., 1] - logits[..., 0]}  # the log-odds of the softmax of two
+        heads |= {column: logits[..., column + 1] for column in (EVIDENCE, ANSWER) if self.asks}
+        known = labels >= 0
+        losses = [bce(odds[known[..., c]], labels[..., c][known[..., c]], reduction="sum") for c, odds in heads.items()]
+        return sum(losses) / known.any(-1).sum().clamp(min=1)
 
     def _apart(self, vectors: Any, group: Any, targets: Any) -> Any:
         """1 - cosine between the mean vectors of the groups and their embeddings, the mean over groups."""

@@ -1,7 +1,7 @@
 """Labelled passages as token labels.
 
-A line of a data file is what `laconic distill` writes: `text` with `compressed` or `spans` (what the teacher kept), and
-optionally `question` with `evidence` (verbatim passages, an empty list where the text does not answer it), `relevance`
+A line of a data file is what `laconic distill` writes: `text` with `compressed` or `spans` (what the teacher kept) or
+`keep` (`[start, end, value]`, P(keep) by other models, in [0, 1]: soft labels), and optionally `question` with `evidence` (verbatim passages, an empty list where the text does not answer it), `relevance`
 (`[start, end, value]`, what another ranker thinks of the rest, in [0, 1]) and `answers` (verbatim strings; without a
 question: whatever somebody asked for).
 """
@@ -40,7 +40,7 @@ class Row:
 
     ids: list[int]
     types: npt.NDArray[np.int64]
-    keep: Labels  # float32[T]
+    keep: Labels  # float32[T], by the teacher or soft
     evidence: Labels  # given the question
     answer: Labels  # given the question
     answers: Labels  # to whatever question
@@ -48,7 +48,7 @@ class Row:
     unit: npt.NDArray[np.int64]  # which word or mark of the text a token belongs to, -1: none
     sentence: npt.NDArray[np.int64]  # which sentence a token belongs to
     texts: list[str]  # the sentences, and last the question
-    kept: npt.NDArray[np.bool_]  # per word or mark of the text
+    kept: npt.NDArray[np.bool_]  # per word or mark of the text, empty without a teacher
     around: int  # special tokens around question and text
 
 
@@ -83,9 +83,13 @@ def _record(line: bytes, where: str) -> dict[str, Any]:
         **{f"{name} must be a string": not isinstance(record[name], str) for name in strings},
         **{f"{name} must be a list of strings": not _are(record[name], str) for name in lists},
         "spans must be [[start, end], …] within the text": not _ranges(record.get("spans", []), 2, length),
-        "relevance must be [[start, end, value], …] within the text, values from 0 to 1": not (
-            _ranges(record.get("relevance", []), 3, length) and all(0 <= r[2] <= 1 for r in record.get("relevance", []))
-        ),
+        **{
+            f"{name} must be [[start, end, value], …] within the text, values from 0 to 1": not (
+                _ranges(record[name], 3, length) and all(0 <= r[2] <= 1 for r in record[name])
+            )
+            for name in ("keep", "relevance")
+            if name in record
+        },
     }
     if broken := next((rule for rule, is_so in wrong.items() if is_so), None):
         raise InputError(f"{where}: {broken}; correct it")
@@ -123,15 +127,15 @@ def row(record: dict[str, Any], tokenizer: Any, window: int) -> Row:
     unit = np.where(ends > starts, owner[starts], -1)
     kept = _kept(record, text, spans)
     unknown = np.full(len(starts), _UNKNOWN, np.float32)
-    keep = unknown if kept is None else np.where(unit >= 0, kept[unit], _UNKNOWN).astype(np.float32)
+    if kept is not None:
+        keep = np.where(unit >= 0, kept[unit], _UNKNOWN).astype(np.float32)
+    else:
+        keep = _values(text, record.get("keep", ()), _UNKNOWN)[starts]
     evidence, answer = unknown, unknown
     answers = record.get("answers") or ([record["answer"]] if record.get("answer") else [])
     inside = _covered(text, record.get("evidence", ()))
     if asked and "evidence" in record and (inside.any() or not record["evidence"]):  # else it is not in the text
-        relevance = np.zeros(len(text) + 1, np.float32)
-        for s, e, value in record.get("relevance", ()):
-            relevance[s:e] = value
-        evidence = np.where(inside, 1, relevance)[starts].astype(np.float32)
+        evidence = np.where(inside, 1, _values(text, record.get("relevance", ()), 0))[starts].astype(np.float32)
         answer = (_covered(text, answers) & inside)[starts].astype(np.float32)
     wanted = unknown if question or not answers else _covered(text, answers)[starts].astype(np.float32)
     types = Features(text).types(starts, ends)
@@ -158,6 +162,14 @@ def _kept(record: dict[str, Any], text: str, spans: Sequence[tuple[int, int]]) -
         compressed = record["compressed"]
         return kept_units([text[s:e] for s, e in spans], [compressed[s:e] for s, e in units(compressed)])
     return None
+
+
+def _values(text: str, ranges: Sequence[tuple[int, int, float]], other: float) -> Labels:
+    """The value at every code point, `other` outside the ranges: float32[len(text) + 1]."""
+    values = np.full(len(text) + 1, other, np.float32)
+    for s, e, value in ranges:
+        values[s:e] = value
+    return values
 
 
 def _covered(text: str, parts: Sequence[str]) -> npt.NDArray[np.bool_]:
@@ -191,7 +203,7 @@ class Item:
 
 
 def items(rows: Sequence[Row], random: random.Random, blind: float, foreign: float, window: int) -> Iterator[Item]:
-    """Each row once. `blind`: the share of rows with keep labels shown without their question; `foreign`: the share of
+    """Each row once. `blind`: the share of a teacher's rows shown without their question; `foreign`: the share of
     the others shown with the question of another row, which has no evidence in them."""
     asking = [r for r in rows if r.question]
     for r in rows:
