@@ -81,7 +81,7 @@ def test_llmlingua_runs_as_installed_and_gives_no_spans(tmp_path, monkeypatch):
 
     monkeypatch.setattr(reference.tiktoken, "encoding_for_model", lambda name: Encoding())
     folder = tiny.build_mbert(tmp_path / "bert-base-multilingual-cased", [TEXT] * 3)
-    output = LLMLingua("llmlingua", str(folder)).compress(TEXT, 0.5, None)
+    output = LLMLingua("llmlingua2-package", str(folder)).compress(TEXT, 0.5, None)
     assert output.spans is None and 0 < output.tokens_after == counter()(output.text) < output.tokens_before
 
 
@@ -90,7 +90,7 @@ def test_baselines_are_methods_and_wrong_specs_are_refused(monkeypatch):
     assert method("bm25").reads_question and not method("lead").reads_question
     monkeypatch.setattr("laconic.eval.methods.find_spec", lambda name: None)
     assert "embedding" not in baselines()
-    for wrong in (lambda: method("llmlingua"), default_embedding, lambda: method("embedding=/nonexistent")):
+    for wrong in (lambda: method("llmlingua2-package"), default_embedding, lambda: method("embedding=/nonexistent")):
         with pytest.raises(ModelError, match=r"DIR|folder"):
             wrong()
 

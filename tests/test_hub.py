@@ -260,7 +260,7 @@ class Hub:
         self.calls, self.local, self.remote = [], local, remote
         monkeypatch.setattr(huggingface_hub, "snapshot_download", self)
 
-    def __call__(self, name, allow_patterns, local_files_only=False):
+    def __call__(self, name, allow_patterns, ignore_patterns, local_files_only=False):
         self.calls.append((name, local_files_only))
         assert not any(p.endswith((".bin", ".py", ".pkl", ".pt", "*")) for p in allow_patterns)
         found = self.local if local_files_only else self.remote

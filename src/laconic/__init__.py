@@ -44,6 +44,8 @@ def load(
 ) -> Compressor:
     """A compressor: a model by name, Hugging Face name or folder; a method; a counter; structure rules on or off.
 
+    method: `llmlingua2` takes a token classifier; `llmlingua`, `longllmlingua` and `selective-context` (`-phrase`,
+    `-sentence`) a causal language model, named by `model`; docs/methods.md has these and those without a model.
     counter: `o200k_base`, `cl100k_base`, `words`, the path of a tokenizer.json, or a function from str to int.
     """
     from laconic.budget import counter as named

@@ -106,7 +106,13 @@ def _compression_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--question", metavar="Q", help="keep what answers it (only with a model that reads questions)")
     sub.add_argument("--keep", metavar="REGEX", action="append", default=[], help="never drop what matches; repeatable")
     sub.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME|DIR", help=f"default: {DEFAULT_MODEL}")
-    sub.add_argument("--method", default="llmlingua2", metavar="M", help="llmlingua2 (default), tfidf, lead, random")
+    sub.add_argument(
+        "--method",
+        default="llmlingua2",
+        metavar="M",
+        help="llmlingua2 (default), tfidf, lead, random; with a causal language model as --model: llmlingua, "
+        "longllmlingua, selective-context (-phrase, -sentence)",
+    )
     sub.add_argument(
         "--counter",
         default="o200k_base",

@@ -6,6 +6,8 @@ import re
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +16,7 @@ from laconic.choose import by_score, entries, in_front, large_ones_wait, largest
 from laconic.errors import BudgetError, InputError
 from laconic.prompt import ROLES, Messages, Prompt, read
 from laconic.result import Compression, KeptPart, whole
-from laconic.score import Progress, Scorer, Scores
+from laconic.score import Progress, Scorer, Scores, Target
 from laconic.segment import Rules, Segmentation, segment
 from laconic.text import Bools, Floats, Ints, cut, mend
 
@@ -62,7 +64,8 @@ class Compressor:
         roles, newest: for messages, whose texts may be shortened, and whether the newest user turn may.
         progress: called with the number of characters just scored.
         """
-        options = _Options(Budget(rate, tokens, threshold), _compiled(protect), strict, self._question(question))
+        budget = self._budget(Budget(rate, tokens, threshold))
+        options = _Options(budget, _compiled(protect), strict, self._question(question))
         return self._all([read(prompt, roles, newest)], options, progress)[0]
 
     def compress_many(
@@ -81,7 +84,8 @@ class Compressor:
         """`compress` for many prompts, in order, batched inside; each has its own budget. Lazy: memory stays flat."""
         if isinstance(prompts, (str, Mapping)) or not isinstance(prompts, Iterable):
             raise InputError(f"compress_many takes several prompts, got one {type(prompts).__name__}; use compress")
-        options = _Options(Budget(rate, tokens, threshold), _compiled(protect), strict, self._question(question))
+        budget = self._budget(Budget(rate, tokens, threshold))
+        options = _Options(budget, _compiled(protect), strict, self._question(question))
         return self._lazily(iter(prompts), options, roles, newest)
 
     def _lazily(
@@ -99,6 +103,14 @@ class Compressor:
             raise
         yield from self._all(batch, options)
 
+    def _budget(self, budget: Budget) -> Budget:
+        if budget.threshold is not None and self.scorer.reads_budget:
+            raise InputError(
+                f"{self.scorer.name} must know how much is to stay, which threshold={budget.threshold} does not say; "
+                "pass rate= or tokens= instead"
+            )
+        return budget
+
     def _question(self, question: str | None) -> str | None:
         """The question if there is one: an empty one asks nothing."""
         if question is not None and not isinstance(question, str):
@@ -112,9 +124,12 @@ class Compressor:
     def _all(self, prompts: Sequence[Prompt], options: _Options, progress: Progress | None = None) -> list[Compression]:
         began = time.perf_counter()
         jobs = [_Job(p, options, self.counter, self.structure) for p in prompts]
-        open_parts = [part for job in jobs if not job.done for part in job.open]
-        asked = {"questions": [options.question] * len(open_parts)} if options.question else {}
-        scores = iter(self.scorer.score([s.tiling for s in open_parts], progress, **asked))
+        waiting = [job for job in jobs if not job.done]
+        tilings = [part.tiling for job in waiting for part in job.open]
+        told: dict[str, Any] = {"questions": [options.question] * len(tilings)} if options.question else {}
+        if self.scorer.reads_budget:
+            told["targets"] = [target for job in waiting for target in job.targets()]
+        scores = iter(self.scorer.score(tilings, progress, **told))
         results = []
         for job in jobs:
             results.append(job.result(self, [next(scores) for _ in job.open] if not job.done else [], began))
@@ -154,6 +169,25 @@ class _Job:
         self.segments = [segment(p.text, structure and not q) for p, q in zip(prompt.parts, plain, strict=True)]
         self.open = [s for s, p in zip(self.segments, prompt.parts, strict=True) if not p.fixed]
 
+    @cached_property
+    def fixed(self) -> int:
+        """Tokens that nothing may touch."""
+        return sum(n for n, part in zip(self.before, self.prompt.parts, strict=True) if part.fixed)
+
+    @cached_property
+    def protected(self) -> list[Bools]:
+        """Units that stay whatever the budget, of every open part."""
+        return [_touched(s, self.options.protect) | s.pinned for s in self.open]
+
+    def targets(self) -> list[Target]:
+        """How much of every open part is to stay, for a scorer that must know: of each the same share."""
+        size = sum(self.before) - self.fixed
+        rate = min(1.0, max(0.0, (self.limit - self.fixed) / size)) if self.limit is not None and size else 1.0
+        sure = [mask.copy() for mask in self.protected]
+        if len(self.asked):
+            sure[0][self.asked] = True
+        return [Target(rate, mask) for mask in sure]
+
     def result(self, owner: Compressor, scores: Sequence[Scores], began: float) -> Compression:
         """Choose and mend; the original where that is not shorter."""
         parts, met, after = whole([s.tiling for s in self.segments]), True, sum(self.before)
@@ -183,16 +217,14 @@ class _Job:
         """(parts, is the budget kept, tokens after)."""
         rules = Rules.joined(self.open)
         values = np.concatenate([np.zeros(0, np.float32), *(s.values for s in scores)])
-        protected = np.concatenate([np.zeros(0, bool), *(_touched(s, self.options.protect) for s in self.open)])
-        asked = self._closing_question()
-        rank = in_front(by_score(values, rules), asked)
+        protected = np.concatenate([np.zeros(0, bool), *self.protected])
+        rank = in_front(by_score(values, rules), self.asked)
         if self.limit is not None:
             sizes = np.concatenate([np.zeros(0, np.int64), *(np.diff(s.tiling.bounds) for s in self.open)])
             rank = large_ones_wait(rank, rules, sizes)
         if len(self.open) > 1:
             rank = _best_first(rank, np.repeat(np.arange(len(self.open)), [len(s.tiling) for s in self.open]))
         entry = entries(rank, rules, protected)
-        fixed = sum(n for n, part in zip(self.before, self.prompt.parts, strict=True) if part.fixed)
         splits = np.cumsum([len(s.tiling) for s in self.open])[:-1]
 
         def keeps(cutoff: int) -> list[Bools]:
@@ -200,12 +232,12 @@ class _Job:
 
         def count(cutoff: int) -> int:
             rendered = zip(self.open, keeps(cutoff), strict=True)
-            return fixed + sum(self.counter(cut(s.tiling, mend(s.tiling, keep))) for s, keep in rendered)
+            return self.fixed + sum(self.counter(cut(s.tiling, mend(s.tiling, keep))) for s, keep in rendered)
 
         if self.limit is None:
             threshold = self.options.budget.threshold
             wanted = values >= threshold
-            wanted[asked] = True
+            wanted[self.asked] = True
             cutoff = int(wanted[rank].sum())
         else:
             cutoff = largest_cutoff(len(rank), self.limit, count)
@@ -218,7 +250,8 @@ class _Job:
         ]
         return tuple(parts), self.limit is None or after <= self.limit, after
 
-    def _closing_question(self) -> Ints:
+    @cached_property
+    def asked(self) -> Ints:
         """The units of the last paragraph of a plain text if it asks something: it goes last, whatever it scores."""
         none = np.zeros(0, np.int64)
         if self.prompt.messages is not None or not self.open:

@@ -21,15 +21,18 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from laconic.backends import first_line
 from laconic.errors import MissingExtraError, ModelError
+from laconic.text import Ints, readable
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
     import tokenizers
 
-    from laconic.backends import Encoder
+    from laconic.backends import Decoder, Encoder
 
 DEFAULT = "laconic-small"
 KIND = "token-classifier"
@@ -41,6 +44,7 @@ _LARGEST_WINDOW = 512  # of a checkpoint without a manifest: what the LLMLingua-
 _KEEP = {"keep", "kept", "preserve", "label_1"}
 _GRAPHS = ("model.onnx", "onnx/model.onnx", "model_quantized.onnx", "onnx/model_quantized.onnx")
 _DOWNLOADED = ["*.json", "*.safetensors", "vocab.txt", "merges.txt", "*.model", *_GRAPHS, "*.onnx_data", "*.onnx.data"]
+_DUPLICATES = ["consolidated*", "original/*"]  # the same weights again, in their makers' own formats
 _WHERE = "pass a model's name, a Hugging Face name such as org/name, or a folder"
 
 
@@ -154,6 +158,21 @@ class Model:
     encoder: Encoder
 
 
+@dataclass
+class LanguageModel:
+    """A causal language model ready to run."""
+
+    name: str
+    tokenizer: tokenizers.Tokenizer  # never truncates, never pads
+    decoder: Decoder
+
+    def tokens(self, text: str) -> tuple[Ints, Ints, Ints]:
+        """Ids and code point offsets (starts, ends) of a text without special tokens: int64[T] each."""
+        encoding = self.tokenizer.encode(readable(text), add_special_tokens=False)
+        starts, ends = np.array(encoding.offsets, np.int64).reshape(-1, 2).T
+        return np.array(encoding.ids, np.int64), starts, ends
+
+
 def load_folder(name: str | os.PathLike[str], threads: int | None = None, *, int8: bool = True) -> Model:
     """The model of a name, a folder, or a Hugging Face name (`org/name`), which is fetched if it is not at hand.
 
@@ -161,11 +180,26 @@ def load_folder(name: str | os.PathLike[str], threads: int | None = None, *, int
     """
     from laconic.backends.ort import OrtEncoder
 
-    folder, manifest = _resolve(name, int8)
+    folder, manifest = _open(_found(name), int8)
     tokenizer = _tokenizer(folder)
     encoder = OrtEncoder(folder / manifest.model, threads, manifest.row_threads)
     _try_out(folder, encoder, manifest)
     return Model(folder, manifest, tokenizer, encoder)
+
+
+def load_decoder(name: str | os.PathLike[str]) -> LanguageModel:
+    """The causal language model of a folder or a Hugging Face name (`org/name`), which is fetched if not at hand."""
+    from laconic.backends.decoder import TorchDecoder
+    from laconic.export import write_tokenizer
+
+    folder = _found(name)
+    _check_is_decoder(folder)
+    decoder = TorchDecoder(folder)
+    with tempfile.TemporaryDirectory() as scratch:
+        write_tokenizer(folder, Path(scratch, "tokenizer.json"))
+        tokenizer = _tokenizer(Path(scratch))
+    tokenizer.encode_special_tokens = True  # "</s>" in a text is text
+    return LanguageModel(folder.name if Path(name).exists() else str(name), tokenizer, decoder)
 
 
 def names() -> list[str]:
@@ -198,24 +232,23 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _resolve(name: str | os.PathLike[str], int8: bool) -> tuple[Path, Manifest]:
-    """A folder that can be run, and its manifest."""
+def _found(name: str | os.PathLike[str]) -> Path:
+    """The folder of a name."""
     if isinstance(name, str) and (name == DEFAULT or name in names()):
-        folder = _named(name)
-    elif Path(name).exists():
-        folder = Path(name)
-    elif isinstance(name, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith("."):
-        folder = _download(name)
-    else:
-        close = difflib.get_close_matches(str(name), names(), 1)
-        hint = f"did you mean {close[0]!r}?" if close else _WHERE
-        raise ModelError(f"no model {str(name)!r}: {hint} (known: {', '.join(names())})")
-    return _open(folder, int8)
+        return _named(name)
+    if Path(name).exists():
+        if not Path(name).is_dir():
+            raise ModelError(f"{name} is a file; pass the folder that holds it")
+        return Path(name)
+    if isinstance(name, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith("."):
+        return _download(name)
+    close = difflib.get_close_matches(str(name), names(), 1)
+    hint = f"did you mean {close[0]!r}?" if close else _WHERE
+    raise ModelError(f"no model {str(name)!r}: {hint} (known: {', '.join(names())})")
 
 
 def _open(folder: Path, int8: bool) -> tuple[Path, Manifest]:
-    if not folder.is_dir():
-        raise ModelError(f"{folder} is a file; pass the folder that holds it")
+    """A folder that can be run, and its manifest."""
     if (folder / MANIFEST).exists():
         manifest = Manifest.read(folder)
         manifest.verify(folder)
@@ -227,6 +260,16 @@ def _open(folder: Path, int8: bool) -> tuple[Path, Manifest]:
     if graph and (folder / "tokenizer.json").exists():
         return folder, manifest.replace(model=graph)
     return _exported(folder, int8)
+
+
+def _check_is_decoder(folder: Path) -> None:
+    ours = (folder / MANIFEST).exists()
+    architectures = [KIND] if ours else _read_json(folder / "config.json").get("architectures") or ["unknown kind"]
+    if not any(str(name).endswith(("ForCausalLM", "LMHeadModel")) for name in architectures):
+        raise ModelError(
+            f"{folder} is a {architectures[0]}; this method needs a causal language model (…ForCausalLM), such as "
+            "openai-community/gpt2 or Qwen/Qwen2.5-0.5B"
+        )
 
 
 def _exported(folder: Path, int8: bool) -> tuple[Path, Manifest]:
@@ -266,7 +309,9 @@ def _download(name: str) -> Path:
         from huggingface_hub import snapshot_download
     except ImportError as error:
         raise MissingExtraError(f"Fetching {name}", "torch") from error
-    fetch: Callable[..., str] = partial(snapshot_download, name, allow_patterns=_DOWNLOADED)
+    fetch: Callable[..., str] = partial(
+        snapshot_download, name, allow_patterns=_DOWNLOADED, ignore_patterns=_DUPLICATES
+    )
     with contextlib.suppress(Exception):  # not at hand: fetch it
         local = Path(fetch(local_files_only=True))
         if any(local.rglob("*.onnx")) or any(local.glob("*.safetensors")):
@@ -311,8 +356,6 @@ def _tokenizer(folder: Path) -> tokenizers.Tokenizer:
 
 def _try_out(folder: Path, encoder: Encoder, manifest: Manifest) -> None:
     """One tiny run, so that a foreign graph is found now and not in the middle of a batch."""
-    import numpy as np
-
     ids = np.zeros((1, 2), np.int64)
     labels = encoder.logits(ids, np.ones_like(ids)).shape[-1]
     expected = LABELS if manifest.question else LABELS[:2]

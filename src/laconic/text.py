@@ -23,6 +23,7 @@ Span = tuple[int, int]
 # str.isspace and line breaks, as code points
 _BLANKS = np.array([ord(c) for c in map(chr, range(0x3001)) if c.isspace()], np.uint32)
 _BREAKS = np.array([ord(c) for c in "\n\r\v\f\x85\u2028\u2029"], np.uint32)
+_SURROGATES = re.compile("[\ud800-\udfff]")
 _BREAK = re.compile(r"\r\n|[\n\r\v\f\x85\u2028\u2029]")
 _SIGNS = np.array([ord(c) for c in ".,:;/+-*^=<>%$€£¥#@~±−–"], np.uint32)
 # Scripts that put no blank between words: neighbours there do not read as one word.
@@ -221,6 +222,11 @@ def cut(tiling: Tiling, spans: Ints) -> str:
     inside = np.cumsum(edge[:-1], dtype=np.int8).view(bool)
     kept: bytes = tiling.codes[inside].tobytes()
     return kept.decode("utf-32-le", "surrogatepass")
+
+
+def readable(text: str) -> str:
+    """Without lone surrogates, which no tokenizer takes, one for one: offsets stay true."""
+    return _SURROGATES.sub("\ufffd", text)
 
 
 def pool(values: Floats, starts: Ints, ends: Ints, tiling: Tiling) -> Floats:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 Ids = npt.NDArray[np.int64]
 Logits = npt.NDArray[np.float32]
+Nats = npt.NDArray[np.float32]
 
 
 class Encoder(Protocol):
@@ -20,6 +21,42 @@ class Encoder(Protocol):
         `types`: token types, int64[B, T], for models that read them (default: zeros). What stands at padding is
         unspecified.
         """
+
+
+class Decoder(Protocol):
+    """A causal language model: the surprisal of tokens, -ln p(token | the tokens before it), in nats.
+
+    Tokens beyond the window are read in windows that overlap: when one is full, the next begins with its head (the
+    first token, or the session's head) and the second half of the rest. So every token is predicted from the head and
+    at least the nearest half window, and where windows begin depends on positions alone.
+    """
+
+    start: int  # the token a text begins with (BOS); without one before it a first token has no evidence
+    window: int  # tokens read at once, the head included
+
+    def nll(self, ids: Ids, mask: Ids) -> Nats:
+        """ids, mask int64[B, T] (mask 1 = token, 0 = padding, which is on the right) to float32[B, T].
+
+        NaN for the first token of a row and at padding. The other rows do not change a row beyond float error.
+        """
+
+    def session(self, head: Ids) -> Session:
+        """A text that grows and shrinks, after a head of 1 to `window - 2` tokens, int64[h]."""
+
+
+class Session(Protocol):
+    """The tokens read so far. Extending in pieces gives the `nll` of all of it; a session serves one thread."""
+
+    @property
+    def length(self) -> int:
+        """Tokens after the head."""
+        ...
+
+    def extend(self, ids: Ids) -> Nats:
+        """Read on: the surprisal of these tokens, int64[n] to float32[n], given all that was read before."""
+
+    def truncate(self, length: int) -> None:
+        """Forget the tokens from `length` on; a length that is not less than what was read changes nothing."""
 
 
 def first_line(error: Exception) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from laconic.errors import MissingExtraError, ModelError
 from laconic.export import quiet
-from laconic.score import Progress, Scores
+from laconic.score import Progress, Scores, Target
 from laconic.segment import sentences
 from laconic.text import Floats, Tiling
 
@@ -28,6 +28,7 @@ class Embedding:
 
     name = "embedding"
     reads_question = True
+    reads_budget = False
 
     def __init__(self, folder: str | Path) -> None:
         try:
@@ -49,6 +50,7 @@ class Embedding:
         tilings: Sequence[Tiling],
         progress: Progress | None = None,
         questions: Sequence[str | None] | None = None,
+        targets: Sequence[Target] | None = None,
     ) -> list[Scores]:
         """float32[n] a tiling, cosines in [-1, 1]; without a question all are 0."""
         asked = questions or [None] * len(tilings)

@@ -17,6 +17,7 @@ from laconic.score import Scorer
 from laconic.text import Span
 
 BASELINES = ("random", "lead", "tfidf", "stopwords", "bm25", "embedding")
+PACKAGE = "llmlingua2-package"
 QUESTION_ONLY = ("bm25", "embedding")  # without a question they have nothing to go by
 
 
@@ -97,7 +98,7 @@ class LLMLingua:
         try:
             from llmlingua import PromptCompressor
         except ImportError:
-            raise ModelError("the baseline llmlingua needs the package: pip install llmlingua") from None
+            raise ModelError("the baseline llmlingua2-package needs the package: pip install llmlingua") from None
         self.name = name
         self._compressor = PromptCompressor(
             folder, use_llmlingua2=True, device_map="cpu", model_config={"trust_remote_code": False}
@@ -112,14 +113,14 @@ class LLMLingua:
 
 
 def method(spec: str) -> Method:
-    """A method by `NAME` or `NAME=MODEL` (`llmlingua2=build/model`): those of laconic, embedding and llmlingua.
+    """A method by `NAME` or `NAME=MODEL` (`llmlingua2=build/model`): laconic's, embedding and llmlingua2-package.
 
     `blind:NAME` is never told the question.
     """
     name, _, model = spec.removeprefix("blind:").partition("=")
-    if name == "llmlingua":
+    if name == PACKAGE:
         if not model:
-            raise ModelError("llmlingua needs a model: write llmlingua=DIR, the folder of an LLMLingua-2 checkpoint")
+            raise ModelError(f"{PACKAGE} needs a model: write {PACKAGE}=DIR, the folder of an LLMLingua-2 checkpoint")
         return LLMLingua(spec, model)
     if name == "embedding":
         from laconic.eval.embedding import Embedding

@@ -11,6 +11,11 @@ from laconic.score import Scorer
 # name -> (module, factory). A factory takes the model name or folder and returns a Scorer.
 METHODS = {
     "llmlingua2": ("laconic.scorers.classifier", "load"),
+    "llmlingua": ("laconic.scorers.llmlingua", "llmlingua"),
+    "longllmlingua": ("laconic.scorers.llmlingua", "longllmlingua"),
+    "selective-context": ("laconic.scorers.selective", "words"),
+    "selective-context-phrase": ("laconic.scorers.selective", "in_phrases"),
+    "selective-context-sentence": ("laconic.scorers.selective", "in_sentences"),
     "bm25": ("laconic.scorers.relevance", "load"),
     "tfidf": ("laconic.scorers.tfidf", "load"),
     "lead": ("laconic.scorers.controls", "lead"),

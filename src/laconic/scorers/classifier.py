@@ -7,7 +7,6 @@ any tokenizer, one threshold over the whole input. `laconic.legacy` has the pack
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -17,12 +16,12 @@ import numpy as np
 
 from laconic.backends import Logits
 from laconic.features import Features
-from laconic.score import Progress, Scores
+from laconic.score import Progress, Scores, Target
 from laconic.scorers.foreign import foreign_sentences
 from laconic.scorers.relevance import bm25, facts_first, worth
 from laconic.scorers.tfidf import surprisal_ranks
 from laconic.segment import sentences
-from laconic.text import Bools, Floats, Ints, Tiling, pool
+from laconic.text import Bools, Floats, Ints, Tiling, pool, readable
 
 if TYPE_CHECKING:
     from laconic.hub import Model
@@ -32,7 +31,6 @@ _PIECES = 256  # strings tokenized at a time, and ...
 _WAVE = 64  # ... windows scored at a time: memory stays flat however long the text is
 _QUESTION = 64  # tokens of a question that are read, the last ones: instructions come first, questions after
 _AGAIN = 4  # with a question a window reads up to a 4th of the one before again: who is "he"?
-_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 @dataclass
@@ -68,6 +66,7 @@ class Classifier:
     """P(keep) of each unit from a token-classification model; with a question, how much it is needed to answer it."""
 
     name = "llmlingua2"
+    reads_budget = False
 
     def __init__(self, model: Model) -> None:
         self._model = model
@@ -86,6 +85,7 @@ class Classifier:
         tilings: Sequence[Tiling],
         progress: Progress | None = None,
         questions: Sequence[str | None] | None = None,
+        targets: Sequence[Target] | None = None,
     ) -> list[Scores]:
         """float32[n] a tiling: P(keep), NaN for units without a token; what the model cannot read goes to tfidf.
 
@@ -106,7 +106,7 @@ class Classifier:
         return question if question and self._tokens_of(question) else None
 
     def _tokens_of(self, question: str) -> list[int]:
-        ids: list[int] = self._model.tokenizer.encode(_readable(question), add_special_tokens=False).ids
+        ids: list[int] = self._model.tokenizer.encode(readable(question), add_special_tokens=False).ids
         return ids[-min(_QUESTION, self._model.manifest.window // 3) :]
 
     def _read(
@@ -173,7 +173,7 @@ class Classifier:
 
     def _tokens(self, reading: _Reading) -> Iterator[_Piece]:
         """The sentences the model can judge, in tokens; one that is longer than a window is cut between tokens."""
-        text = _readable(reading.tiling.text)
+        text = readable(reading.tiling.text)
         pieces = _pieces(reading.tiling, reading.bounds[:-1][~reading.foreign], reading.bounds[1:][~reading.foreign])
         while block := list(islice(pieces, _PIECES)):
             encodings = self._model.tokenizer.encode_batch([text[s:e] for s, e in block], add_special_tokens=False)
@@ -253,8 +253,3 @@ def _unit(vectors: Floats) -> Floats:
     """Scaled to length 1, along the last axis."""
     scaled: Floats = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), np.float32(1e-9))
     return scaled
-
-
-def _readable(text: str) -> str:
-    """Without lone surrogates, one for one: offsets stay true."""
-    return _SURROGATES.sub("\ufffd", text)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from laconic.score import Progress, Scores
+from laconic.score import Progress, Scores, Target
 from laconic.scorers.tfidf import surprisal_ranks
 from laconic.segment import sentences
 from laconic.text import Floats, Tiling
@@ -33,12 +33,14 @@ class Control:
     values: Callable[[Tiling], Floats]
     model: str = ""
     reads_question: bool = False
+    reads_budget: bool = False
 
     def score(
         self,
         tilings: Sequence[Tiling],
         progress: Progress | None = None,
         questions: Sequence[str | None] | None = None,
+        targets: Sequence[Target] | None = None,
     ) -> list[Scores]:
         """float32[n] a tiling."""
         return [Scores(self.values(t), self.name) for t in tilings]

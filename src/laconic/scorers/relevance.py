@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import regex
 
-from laconic.score import Progress, Scores
+from laconic.score import Progress, Scores, Target
 from laconic.segment import sentences
 from laconic.text import Floats, Ints, Tiling
 
@@ -29,12 +29,14 @@ class Bm25:
     name = "bm25"
     model = ""
     reads_question = True
+    reads_budget = False
 
     def score(
         self,
         tilings: Sequence[Tiling],
         progress: Progress | None = None,
         questions: Sequence[str | None] | None = None,
+        targets: Sequence[Target] | None = None,
     ) -> list[Scores]:
         """float32[n] a tiling, at least 0; without a question all are 0."""
         asked = questions or [None] * len(tilings)

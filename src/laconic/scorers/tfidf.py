@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from laconic.score import Progress, Scores
+from laconic.score import Progress, Scores, Target
 from laconic.segment import sentences
 from laconic.text import Bools, Floats, Ints, Tiling
 
@@ -30,12 +30,14 @@ class TfIdf:
     name = "tfidf"
     model = ""
     reads_question = False
+    reads_budget = False
 
     def score(
         self,
         tilings: Sequence[Tiling],
         progress: Progress | None = None,
         questions: Sequence[str | None] | None = None,
+        targets: Sequence[Target] | None = None,
     ) -> list[Scores]:
         """float32[n] a tiling: the rank of each unit among all of them, NaN for white space."""
         return [Scores(surprisal_ranks(list(t), np.diff(sentences(t))), self.name) for t in tilings]

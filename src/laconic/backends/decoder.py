@@ -1,0 +1,238 @@
+"""Causal language models in PyTorch: any Hugging Face checkpoint of a plain decoder, on the CPU or a GPU."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from laconic.backends import Ids, Nats, first_line
+from laconic.errors import MissingExtraError, ModelError
+
+_WINDOW = 4096  # tokens at most: more context hardly changes surprisal, and attention costs its square
+_TOGETHER = 4096  # tokens of one forward pass, padding included (a single row may have more)
+_SLICE = 256  # positions whose logits exist at a time: float32[256, vocabulary]
+_TOLERANCE = {2: 0.2, 4: 1e-3}  # nats between our way and the model's own, by bytes of a weight
+
+
+class TorchDecoder:
+    """A checkpoint folder as a `Decoder`. Weights in float32 on the CPU, as they were saved on a GPU.
+
+    Hidden states come from the model's body; the head is applied to slices of positions, so that logits of a whole text
+    never exist. On loading, that way is compared with the model's own logits: a model that changes its logits after the
+    head in a way unknown here, that reads ahead, or whose cache cannot be cut back is refused.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], device: str | None = None) -> None:
+        """`device`: "cpu", "cuda" or "mps"; by default a GPU if there is one."""
+        try:
+            import torch
+            import transformers  # noqa: F401
+        except ImportError as error:
+            raise MissingExtraError("A causal language model", "torch") from error
+        self._torch = torch
+        self.path = Path(folder)
+        self._device = device or _best_device(torch)
+        model = _read_checkpoint(self.path)
+        self._model = (model.float() if self._device == "cpu" else model).to(self._device)
+        self._head = model.get_output_embeddings()
+        config = model.config.get_text_config()
+        self._cap: float | None = getattr(config, "final_logit_softcapping", None)  # Gemma 2
+        self.start = _start(self.path, config, self._head.weight.shape[0])
+        self.window = min(_WINDOW, getattr(config, "max_position_embeddings", None) or _WINDOW)
+        self._try_out()
+
+    def nll(self, ids: Ids, mask: Ids) -> Nats:
+        """float32[B, T], nats; NaN for the first token of a row and at padding."""
+        found: Nats = np.full(ids.shape, np.nan, np.float32)
+        lengths = mask.sum(1).tolist()
+        pieces = [(row, first, *place) for row, n in enumerate(lengths) for first, *place in _windows(n, self.window)]
+        for batch in _batches(sorted(pieces, key=lambda p: p[3] - p[1])):
+            rows = [np.append(ids[row, :1], ids[row, first:end]) for row, first, _, end in batch]
+            values = iter(self._surprisal_of_rows(rows, [end - new for _, _, new, end in batch]))
+            for row, _, new, end in batch:
+                found[row, new:end] = next(values)
+        return found
+
+    def session(self, head: Ids) -> TorchSession:
+        """A text that grows and shrinks, after a head of 1 to `window - 2` tokens."""
+        assert 1 <= len(head) <= self.window - 2, "the head leaves no room"
+        return TorchSession(self, head)
+
+    def _surprisal_of_rows(self, rows: Sequence[Ids], fresh: Sequence[int]) -> Iterator[Nats]:
+        """The surprisal of the last `fresh` tokens of each row, in one forward pass.
+
+        Rows are padded on the right without a mask: a causal model does not read what follows.
+        """
+        tokens = np.zeros((len(rows), max(map(len, rows))), np.int64)
+        wanted = np.zeros(tokens.shape, bool)
+        for k, (row, count) in enumerate(zip(rows, fresh, strict=True)):
+            tokens[k, : len(row)] = row
+            wanted[k, len(row) - count : len(row)] = True
+        states = self._states(tokens[:, :-1])
+        picked = states[self._torch.from_numpy(wanted[:, 1:]).to(self._device)]
+        values = self._surprisal(picked, tokens[wanted])
+        return iter(np.split(values, np.cumsum(fresh)[:-1]))
+
+    def _states(self, tokens: Ids, cache: Any = None) -> Any:
+        """Last hidden states, float[B, T, H] on the device; `cache` gets the keys and values of the tokens."""
+        given = self._torch.from_numpy(tokens).to(self._device)
+        with self._torch.inference_mode():
+            body = self._model.base_model
+            return body(input_ids=given, past_key_values=cache, use_cache=cache is not None).last_hidden_state
+
+    def _surprisal(self, states: Any, targets: Ids) -> Nats:
+        """Of each target given the state before it: float[N, H], int64[N] to float32[N]."""
+        wanted = self._torch.from_numpy(targets).to(self._device)
+        parts = [np.zeros(0, np.float32)]
+        with self._torch.inference_mode():
+            for k in range(0, len(targets), _SLICE):
+                logits = self._head(states[k : k + _SLICE]).float()
+                if self._cap:
+                    logits = self._cap * self._torch.tanh(logits / self._cap)
+                own = logits.gather(1, wanted[k : k + _SLICE, None])[:, 0]
+                parts.append((logits.logsumexp(-1) - own).cpu().numpy())
+        return np.concatenate(parts)
+
+    def _try_out(self) -> None:
+        """Six tokens in two pieces, the second one twice, against the model's own logits of all six."""
+        tokens = np.random.default_rng(0).integers(0, self._head.weight.shape[0], 6)
+        try:
+            with self._torch.inference_mode():
+                logits = self._model(input_ids=self._torch.from_numpy(tokens[None]).to(self._device)).logits[0].float()
+            expected = -logits.log_softmax(-1)[np.arange(5), tokens[1:]].cpu().numpy()
+            session = self.session(tokens[:1])
+            first, wrong = session.extend(tokens[1:3]), session.extend(tokens[1:4])
+            session.truncate(2)
+            found = np.concatenate([first, session.extend(tokens[3:])])
+        except Exception as error:  # a foreign model fails in its own way
+            raise ModelError(f"{self.path} does not run as a decoder ({first_line(error)}); {_ADVICE}") from error
+        gap = np.abs(found - expected).max()
+        if not (gap < _TOLERANCE[self._head.weight.element_size()] and np.isfinite(wrong).all()):
+            raise ModelError(
+                f"{self.path} gives other probabilities read piece by piece ({gap:.2g} nats): its logits are changed "
+                f"after the head, it reads ahead, or its cache cannot be cut back; {_ADVICE}"
+            )
+
+
+class TorchSession:
+    """Keys and values of what was read, all but its last token: that one is fed with what comes next."""
+
+    def __init__(self, owner: TorchDecoder, head: Ids) -> None:
+        self._owner, self._head = owner, head
+        self._room = owner.window - len(head)
+        self._body = np.zeros(0, np.int64)
+        self._restart(0)
+
+    @property
+    def length(self) -> int:
+        """Tokens after the head."""
+        return len(self._body)
+
+    def extend(self, ids: Ids) -> Nats:
+        """The surprisal of these tokens, int64[n] to float32[n]."""
+        found = [np.zeros(0, np.float32)]
+        while len(ids):
+            first = _window_of(self.length, self._room)
+            if first != self._first:
+                self._restart(first)
+            part, ids = np.split(ids, [first + self._room - self.length])
+            self._body = np.append(self._body, part)
+            row = np.append(self._head, self._body[first:])
+            states = self._owner._states(row[None, self._cache.get_seq_length() : -1], self._cache)
+            found.append(self._owner._surprisal(states[0, -len(part) :], part))
+        return np.concatenate(found)
+
+    def truncate(self, length: int) -> None:
+        """Forget the tokens from `length` on."""
+        self._body = self._body[:length]
+        surplus = self._cache.get_seq_length() - (len(self._head) + self.length - self._first - 1)
+        if self.length < self._first:
+            self._restart(0)
+        elif surplus > 0:
+            self._cache.crop(-surplus)  # negative: how many to remove, in every version
+
+    def _restart(self, first: int) -> None:
+        """An empty cache, for the window whose body begins at `first`."""
+        from transformers import DynamicCache
+
+        self._first = first
+        self._cache: Any = DynamicCache()  # without a config: sliding layers keep all, and can be cut back
+
+
+_ADVICE = "use a plain decoder such as those of Llama, Mistral, Qwen2, Phi or GPT-2"
+
+
+def _window_of(position: int, room: int) -> int:
+    """Where the window begins in which the token at this position is predicted; a window holds `room` tokens."""
+    step = room - room // 2
+    return 0 if position < room else ((position - room) // step + 1) * step
+
+
+def _windows(length: int, window: int) -> Iterator[tuple[int, int, int]]:
+    """(first, first new, end) of each window over a row of `length` tokens, whose first token is the head of all."""
+    room, new = window - 1, 1
+    while new < length:
+        first = 1 + _window_of(new - 1, room)
+        end = min(first + room, length)
+        yield first, new, end
+        new = end
+
+
+def _batches(pieces: Sequence[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:
+    """Pieces (row, first, new, end), the shortest first, in batches of at most `_TOGETHER` tokens."""
+    batch: list[tuple[int, ...]] = []
+    for piece in pieces:
+        if batch and (len(batch) + 1) * (1 + piece[3] - piece[1]) > _TOGETHER:
+            yield batch
+            batch = []
+        batch.append(piece)
+    if batch:
+        yield batch
+
+
+def _best_device(torch: Any) -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _start(folder: Path, config: Any, vocabulary: int) -> int:
+    """BOS; for a model without one EOS, which separates texts in training."""
+    found = [i for i in (config.bos_token_id, config.eos_token_id) if i is not None]
+    token = found[0] if found else -1
+    token = token[0] if isinstance(token, list) else token
+    if not 0 <= token < vocabulary:
+        raise ModelError(
+            f"{folder} says in config.json neither a bos_token_id nor an eos_token_id below {vocabulary:,}; set the id "
+            "of the token that its training put before a text"
+        )
+    return int(token)
+
+
+def _read_checkpoint(folder: Path) -> Any:
+    """The module in the precision of the checkpoint; every weight must come from there."""
+    from transformers import AutoModelForCausalLM
+
+    from laconic.export import check_weights, quiet
+
+    check_weights(folder)
+    loader: Any = AutoModelForCausalLM  # its types know nothing of `output_loading_info`
+    try:
+        with quiet():
+            model, info = loader.from_pretrained(
+                folder,
+                torch_dtype="auto",  # `dtype` only since 4.56
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+    except Exception as error:  # a bad folder provokes errors of five libraries
+        raise ModelError(f"{folder} cannot be read as a checkpoint ({first_line(error)}); fetch it again") from error
+    if lost := sorted(info["missing_keys"]):
+        raise ModelError(f"{folder} lacks weights ({', '.join(lost[:3])}): it is not a trained language model")
+    return model.eval()

@@ -1,0 +1,269 @@
+"""LLMLingua and LongLLMLingua: a budget for paragraphs, then token by token, given what was kept so far.
+
+From coarse to fine, for a text of which a share is to stay:
+
+1. Paragraphs (the papers' demonstrations, or documents) are ranked: by their perplexity, or with a question by how well
+   they foretell it. The best are taken until they hold `_COARSE` times the budget (LLMLingua, algorithm 1).
+2. These share the budget: equally, or with a question the better ones get more (LongLLMLingua, section 4.3).
+3. Segments of about `_SEGMENT` tokens are read given what was kept of those before (LLMLingua, algorithm 2). A unit has
+   the mean surprisal of its tokens; with a question, how much less surprising the question makes them (LongLLMLingua,
+   eq. 5). The best units stay, as many as the segment's share says.
+
+LLMLingua: Jiang et al. 2023, arXiv 2310.05736. LongLLMLingua: Jiang et al. 2023, arXiv 2310.06839. What differs from
+the papers and their package: docs/methods.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from laconic.backends import Decoder
+from laconic.budget import DEFAULT_RATE
+from laconic.hub import LanguageModel, load_decoder
+from laconic.score import Progress, Scores, Target
+from laconic.scorers.perplexity import QuestionPerplexity, question_ids, surprisals
+from laconic.text import Bools, Floats, Ints, Tiling, pool
+
+_SEGMENT = 100  # tokens, as in LLMLingua's experiments
+_COARSE = 2.0  # k of LLMLingua
+_SPREAD = 0.3  # δτ of LongLLMLingua
+_DROPPED = -1.0  # the share of a paragraph that goes as a whole
+
+Shares = npt.NDArray[np.float64]
+
+
+class LLMLingua:
+    """How far a unit is above the line between kept and dropped in its segment, in shares of the segment.
+
+    So a cut-off at 0 keeps what the method keeps, and a cut-off nearby a little more or less of every segment. Units of
+    a paragraph that goes as a whole are at -1 and below, the next best paragraph first.
+    """
+
+    reads_budget = True
+
+    def __init__(self, model: LanguageModel, reads_question: bool) -> None:
+        self.name = "longllmlingua" if reads_question else "llmlingua"
+        self.model = model.name
+        self.reads_question = reads_question
+        self._model = model
+
+    def score(
+        self,
+        tilings: Sequence[Tiling],
+        progress: Progress | None = None,
+        questions: Sequence[str | None] | None = None,
+        targets: Sequence[Target] | None = None,
+    ) -> list[Scores]:
+        """float32[n] a tiling, in [-2, 1]; NaN for units without a token. Without a target half is to stay.
+
+        Without a question LongLLMLingua is LLMLingua, and its scores say so.
+        """
+        asked = questions or [None] * len(tilings)
+        wanted = targets or [Target(DEFAULT_RATE, np.zeros(len(t), bool)) for t in tilings]
+        return [
+            Scores(self._values(t, w, q, progress), "longllmlingua" if q else "llmlingua")
+            for t, w, q in zip(tilings, wanted, asked, strict=True)
+        ]
+
+    def _values(self, tiling: Tiling, target: Target, question: str | None, progress: Progress | None) -> Floats:
+        text = _Read.of(tiling, self._model)
+        share, values = self._coarse(text, target, question)
+        prefix = _Prefix(self._model.decoder, question_ids(self._model, f"{question}\n\n") if question else None)
+        for segment in text.segments(share):
+            values[segment.units] = segment.compress(prefix, target.sure[segment.units])
+            if progress:
+                progress(len(segment.tiling.text))
+        return values
+
+    def _coarse(self, text: _Read, target: Target, question: str | None) -> tuple[Shares, Floats]:
+        """The share of each unit's paragraph that stays; the scores of those that go as a whole, NaN for the others.
+
+        A paragraph with units that stay anyway never goes as a whole: the model must read these.
+        """
+        bounds = paragraphs(text.tiling)
+        lengths = _sums(np.where(target.sure, 0, text.weight), bounds)
+        budget = max(0.0, target.rate * text.weight.sum() - text.weight[target.sure].sum())
+        order = self._order(text, bounds, lengths, budget, question)
+        shares = allocate(order, lengths, budget, spread=_SPREAD if question else 0.0)
+        shares[(shares == _DROPPED) & (_sums(target.sure, bounds) > 0)] = 0
+        share = np.repeat(shares, np.diff(bounds))
+        place = np.repeat(np.argsort(order), np.diff(bounds))
+        gone = (share == _DROPPED) & (text.weight > 0)
+        return share, np.where(gone, -1 - place / max(1, len(order)), np.nan).astype(np.float32)
+
+    def _order(self, text: _Read, bounds: Ints, lengths: Ints, budget: float, question: str | None) -> Ints:
+        """The paragraphs, the most important first."""
+        edges = text.tiling.bounds[bounds].tolist()
+        if len(edges) < 3 or (not question and _COARSE * budget >= lengths.sum()):
+            return np.arange(len(bounds) - 1)  # all of them stay, with equal shares
+        if question:
+            found = QuestionPerplexity(self._model).rank([text.tiling.text[s:e] for s, e in pairwise(edges)], question)
+        else:
+            splits = np.searchsorted(text.owner, bounds[1:-1])
+            rows = surprisals(self._model, np.split(text.ids, splits))
+            found = np.array([row.mean() if len(row) else -np.inf for row in rows], np.float32)
+        return np.argsort(-found, kind="stable")
+
+
+def llmlingua(model: str) -> LLMLingua:
+    """Surprisal given what was kept."""
+    return LLMLingua(load_decoder(model), reads_question=False)
+
+
+def longllmlingua(model: str) -> LLMLingua:
+    """The same for a question."""
+    return LLMLingua(load_decoder(model), reads_question=True)
+
+
+def paragraphs(tiling: Tiling) -> Ints:
+    """Unit indices where paragraphs start and end, from 0 to n: int64[k + 1]. An empty line starts another one.
+
+    >>> from laconic.segment import words
+    >>> paragraphs(words("One, two.\\n\\nThree.\\n")).tolist()
+    [0, 4, 7]
+    """
+    n, starts = len(tiling), tiling.edges.paragraph.units
+    last = n - 1 if n and tiling.edges.core[-1] == tiling.bounds[-1] else n  # white space at the end is no paragraph
+    return np.unique(np.concatenate([[0], starts[starts < last], [n]])).astype(np.int64)
+
+
+def allocate(order: Ints, lengths: Ints, budget: float, coarse: float = _COARSE, spread: float = 0.0) -> Shares:
+    """The share of each paragraph that stays: float64[k] in [0, 1], or -1 where it goes as a whole.
+
+    order: the paragraphs, the best first. lengths: tokens that may be dropped. budget: how many of them stay in all.
+    Paragraphs are taken in order until they hold `coarse` times the budget. Of K' taken, the one at place i gets
+    τ + (1 - 2 i / K') · spread, within [0, 1] (LongLLMLingua, section 4.3, with I(r_k) = i), where τ is such that the
+    budget is met.
+
+    >>> allocate(np.array([1, 0, 2]), np.array([100, 100, 100]), 90).tolist()
+    [0.45, 0.45, -1.0]
+    >>> allocate(np.array([0, 1]), np.array([100, 100]), 100, spread=0.3).round(3).tolist()
+    [0.65, 0.35]
+    """
+    shares = np.full(len(lengths), _DROPPED)
+    before = np.cumsum(lengths[order]) - lengths[order]
+    taken = order[(before < coarse * budget) & (lengths[order] > 0)]
+    change = (1 - 2 * np.arange(len(taken)) / max(1, len(taken))) * spread
+    low, high = -1 - spread, 1 + spread
+    for _ in range(60):  # bisection: what stays grows with the shift
+        middle = (low + high) / 2
+        short = np.clip(middle + change, 0, 1) @ lengths[taken] < budget
+        low, high = (middle, high) if short else (low, middle)
+    shares[taken] = np.clip(high + change, 0, 1)
+    return shares
+
+
+def quantiles(values: Floats, weight: Ints) -> Floats:
+    """Where each unit stands in its segment, the best first: the share of tokens before the unit's middle.
+
+    float32[n] in [0, 1]; ties go to the earlier unit; NaN stays NaN.
+    """
+    rank = np.argsort(-values, kind="stable")
+    size = np.where(np.isnan(values), 0, weight)[rank]
+    found: Floats = np.empty(len(values), np.float32)
+    found[rank] = (np.cumsum(size) - size / 2) / max(1, size.sum())
+    found[np.isnan(values)] = np.nan
+    return found
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A text in model tokens. A token belongs to the unit in which it starts."""
+
+    tiling: Tiling
+    ids: Ints  # int64[T], and so the next three
+    starts: Ints
+    ends: Ints
+    owner: Ints
+    weight: Ints  # int64[n], tokens of each unit
+
+    @classmethod
+    def of(cls, tiling: Tiling, model: LanguageModel) -> _Read:
+        ids, starts, ends = model.tokens(tiling.text)
+        owner = np.maximum.accumulate(tiling.unit_at(np.minimum(starts, len(tiling.text) - 1)))
+        return cls(tiling, ids, starts, ends, owner, np.bincount(owner, minlength=len(tiling)))
+
+    def segments(self, share: Shares) -> Iterator[_Segment]:
+        """Stretches of about `_SEGMENT` tokens with one share each, in order, without the dropped paragraphs."""
+        edges = np.flatnonzero(np.diff(share)) + 1
+        for a, z in pairwise([0, *edges.tolist(), len(share)]):
+            if z > a and share[a] != _DROPPED:
+                before = np.cumsum(self.weight[a:z]) - self.weight[a:z]
+                size = max(1, self.weight[a:z].sum())
+                count = -(-size // _SEGMENT)
+                number = np.minimum(before * count // size, count - 1)
+                inner = np.flatnonzero(np.diff(number)) + a + 1
+                yield from (self._segment(s, e, float(share[a])) for s, e in pairwise([a, *inner.tolist(), z]))
+
+    def _segment(self, first: int, end: int, share: float) -> _Segment:
+        start, stop = self.tiling.bounds[[first, end]].tolist()
+        tokens = slice(*np.searchsorted(self.owner, [first, end]).tolist())
+        return _Segment(
+            slice(first, end),
+            Tiling(self.tiling.text[start:stop], self.tiling.bounds[first : end + 1] - start),
+            self.ids[tokens],
+            np.clip(self.starts[tokens] - start, 0, stop - start),
+            np.clip(self.ends[tokens] - start, 0, stop - start),
+            self.owner[tokens] - first,
+            self.weight[first:end],
+            share,
+        )
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """Some units and their tokens; positions are within the segment."""
+
+    units: slice
+    tiling: Tiling
+    ids: Ints
+    starts: Ints
+    ends: Ints
+    owner: Ints
+    weight: Ints
+    share: float  # of its tokens that stays
+
+    def compress(self, prefix: _Prefix, sure: Bools) -> Floats:
+        """The scores of its units; what is kept joins the prefix."""
+        worth = pool(prefix.surprisal(self.ids), self.starts, self.ends, self.tiling)
+        values = np.where(np.isnan(worth), np.nan, np.float32(self.share))
+        values[~sure] -= quantiles(worth[~sure], self.weight[~sure])
+        keep = sure | (values >= 0)
+        prefix.keep(self.ids[keep[self.owner]])
+        found: Floats = values.astype(np.float32)
+        return found
+
+
+class _Prefix:
+    """What was kept so far as the model reads it; with a question, once after the question and once without it."""
+
+    def __init__(self, decoder: Decoder, question: Ints | None) -> None:
+        head = np.array([decoder.start])
+        heads = [head] if question is None else [head, np.append(head, question)]
+        self._sessions = [decoder.session(h) for h in heads]
+        self._waiting = np.zeros(0, np.int64)  # kept, but not read again yet
+
+    def surprisal(self, ids: Ints) -> Floats:
+        """float32[T], nats: of these tokens given the prefix (with a question eq. 5), which they do not join."""
+        read, new = np.append(self._waiting, ids), len(self._waiting)
+        found = []
+        for session in self._sessions:
+            length = session.length + new
+            found.append(session.extend(read)[new:])
+            session.truncate(length)
+        self._waiting = read[:0]
+        return found[0] - found[1] if len(found) > 1 else found[0]
+
+    def keep(self, ids: Ints) -> None:
+        """These come next in the prefix."""
+        self._waiting = np.append(self._waiting, ids)
+
+
+def _sums(values: npt.NDArray[np.integer | np.bool_], bounds: Ints) -> Ints:
+    """Of each stretch between bounds: int64[k]."""
+    return np.diff(np.concatenate([[0], np.cumsum(values)])[bounds]).astype(np.int64)

@@ -1,0 +1,54 @@
+"""Perplexity by a causal language model: of texts, and of a question given a document."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from laconic.hub import LanguageModel
+from laconic.text import Floats, Ints
+
+RESTRICTION = " We can get the answer to this question in the given documents."  # LongLLMLingua, section 4.1
+_TOGETHER = 64  # rows padded to one length
+_QUESTION = 3  # a question has at most a 3rd of the window, its end: instructions come first
+
+
+def surprisals(model: LanguageModel, rows: Sequence[Ints]) -> list[Floats]:
+    """The surprisal of every token of rows of ids, each read as a text of its own: float32[T] each, nats."""
+    found: list[Floats] = [np.zeros(0, np.float32)] * len(rows)
+    order = sorted(range(len(rows)), key=lambda k: len(rows[k]))
+    for part in (order[k : k + _TOGETHER] for k in range(0, len(order), _TOGETHER)):
+        ids = np.zeros((len(part), 1 + len(rows[part[-1]])), np.int64)
+        mask = np.zeros_like(ids)
+        ids[:, 0] = model.decoder.start
+        for line, k in enumerate(part):
+            ids[line, 1 : 1 + len(rows[k])] = rows[k]
+            mask[line, : 1 + len(rows[k])] = 1
+        for k, values in zip(part, model.decoder.nll(ids, mask), strict=True):
+            found[k] = values[1 : 1 + len(rows[k])]
+    return found
+
+
+def question_ids(model: LanguageModel, question: str) -> Ints:
+    """A question in tokens, its end if it is long."""
+    ids: Ints = model.tokens(question)[0][-(model.decoder.window // _QUESTION) :]
+    return ids
+
+
+@dataclass(frozen=True)
+class QuestionPerplexity:
+    """Documents by how well they foretell the question (LongLLMLingua, arXiv 2310.06839, eq. 3).
+
+    -r_k = (1 / N_c) Σ log p(x_i of question and restriction | document k, the x before i). Of a document beyond the
+    model's window, its end counts.
+    """
+
+    model: LanguageModel
+
+    def rank(self, documents: Sequence[str], question: str) -> Floats:
+        """float32[k], higher is more relevant; at most 0."""
+        tail = question_ids(self.model, question.strip() + RESTRICTION)
+        rows = [np.append(self.model.tokens(d.strip() + "\n\n")[0], tail) for d in documents]
+        return np.array([-row[-len(tail) :].mean() for row in surprisals(self.model, rows)], np.float32)

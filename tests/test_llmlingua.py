@@ -1,0 +1,260 @@
+"""LLMLingua and LongLLMLingua over a decoder whose probabilities are known: what stays is worked out by hand."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import decoders
+import laconic
+from laconic.budget import counter
+from laconic.errors import InputError
+from laconic.score import Target
+from laconic.scorers.llmlingua import LLMLingua, allocate, paragraphs, quantiles
+from laconic.scorers.perplexity import RESTRICTION, QuestionPerplexity
+from laconic.segment import words
+
+WORDS = [f"w{chr(97 + k // 26)}{chr(97 + k % 26)}" for k in range(300)]
+
+RARE = set(WORDS[::3])
+
+
+def rare(word):
+    """Every 3rd word is rare."""
+    return word.strip() in RARE
+
+
+def unigram(word, before):
+    return 0.001 if rare(word) else 0.2
+
+
+def compressor(text, chance=unigram, reads_question=False, extra=()):
+    model = decoders.word_model(chance, [*words(text), *extra])
+    return laconic.Compressor(LLMLingua(model, reads_question), counter("words"))
+
+
+def kept(text, chance=unigram, **budget):
+    return compressor(text, chance).compress(text, **budget).text.split()
+
+
+def test_the_surprising_words_themselves_stay_also_at_the_end():
+    """Not the words before them, and the last segment is compressed like the others."""
+    text = " ".join(WORDS)
+    found = kept(text, tokens=100)
+    assert found == [w for w in WORDS if rare(w)]
+
+
+def test_a_text_shorter_than_a_segment_is_compressed():
+    text = " ".join(WORDS[:12])
+    assert kept(text, rate=0.34) == [w for w in WORDS[:12] if rare(w)]
+
+
+def test_what_was_dropped_is_not_read():
+    """Every word has probability 1/100, but 1/2 after a word it follows in the alphabet if that was kept."""
+    text = "aa bb cc dd"
+
+    def chance(word, before):
+        return {"aa": 0.01, "bb": 0.02, "cc": 0.3 if " bb" in before else 0.001, "dd": 0.25}[word.strip()]
+
+    model = decoders.word_model(chance, list(words(text)))
+    scorer = LLMLingua(model, False)
+    target = Target(0.5, np.zeros(4, bool))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("laconic.scorers.llmlingua._SEGMENT", 2)
+        (found,) = scorer.score([words(text)], targets=[target])
+    # "bb" is less surprising than "aa" and goes; without it "cc" is a surprise
+    assert (found.values >= 0).tolist() == [True, False, True, False]
+    assert found.values == pytest.approx([0.25, -0.25, 0.25, -0.25])
+    assert model.decoder.read == [([0], [1, 2]), ([0], [1, 3, 4])]  # aa kept, bb never read again
+
+
+def test_each_segment_keeps_its_share():
+    """A thousand words in which the second half is far more surprising: each hundred keeps 40 of its own."""
+    text = " ".join(f"v{k}" for k in range(1000))
+
+    def chance(word, before):
+        k = int(word.strip()[1:])
+        return 1 / (2 + k if k < 500 else 10_000 + k)
+
+    found = [int(w[1:]) for w in kept(text, chance, rate=0.4)]
+    assert len(found) == 400
+    assert np.bincount(np.array(found) // 100).tolist() == [40] * 10
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.integers(5, 300), st.floats(0.05, 0.95))
+def test_a_cut_off_at_zero_keeps_the_rate(seed, size, rate):
+    """Before any counter has its say, whatever the probabilities, to within a word a segment."""
+    chances = np.random.default_rng(seed).uniform(0.001, 0.5, 300)
+    text = " ".join(WORDS[:size])
+    model = decoders.word_model(lambda w, before: chances[WORDS.index(w.strip())], list(words(text)))
+    (found,) = LLMLingua(model, False).score([words(text)], targets=[Target(rate, np.zeros(size, bool))])
+    segments = -(-size // 100)
+    assert abs((found.values >= 0).sum() - rate * size) <= 0.5 * segments + 1e-3
+
+
+def test_units_that_stay_anyway_are_in_the_prefix_and_paid_for():
+    text = " ".join(WORDS[:30])
+    sure = np.array([not rare(w) and k < 10 for k, w in enumerate(WORDS[:30])])
+    model = decoders.word_model(unigram, list(words(text)))
+    (found,) = LLMLingua(model, False).score([words(text)], targets=[Target(0.5, sure)])
+    stays = sure | (found.values >= 0)
+    assert stays.sum() == 15 and stays[sure].all()
+    assert all(rare(w) for w, stay, s in zip(WORDS, stays, sure, strict=False) if stay and not s)
+
+
+def test_protected_text_and_the_question_at_the_end_reach_the_scorer():
+    text = " ".join(WORDS[:40]) + "\n\nIs it waa wab?"
+    seen = []
+
+    class Spy(LLMLingua):
+        def score(self, tilings, progress=None, questions=None, targets=None):
+            seen.extend(targets)
+            return super().score(tilings, progress, questions, targets)
+
+    model = decoders.word_model(unigram, list(words(text)))
+    c = laconic.Compressor(Spy(model, False), counter("words")).compress(text, rate=0.5, protect=["wab"])
+    (target,) = seen
+    assert target.rate == 0.5
+    assert np.flatnonzero(target.sure).tolist() == [1, *range(40, 45)]
+    assert c.met and "Is it waa wab?" in c.text and c.tokens_after == 22
+
+
+def test_the_target_of_messages_leaves_out_what_is_fixed():
+    """12 words, of which 4 are fixed: of the other 8 two may stay."""
+    messages = [
+        {"role": "system", "content": "waa wab wac wad"},
+        {"role": "user", "content": " ".join(WORDS[4:9])},
+        {"role": "assistant", "content": " ".join(WORDS[9:12])},
+    ]
+    k = compressor(" ".join(WORDS[:12]), extra=WORDS)
+    seen = []
+    score = k.scorer.score
+    k.scorer.score = lambda *args, **kw: seen.extend(kw["targets"]) or score(*args, **kw)
+    c = k.compress(messages, tokens=6, newest=True)
+    assert [t.rate for t in seen] == [0.25, 0.25] and c.met
+    k.compress(messages, tokens=2, newest=True)
+    assert [t.rate for t in seen[2:]] == [0, 0]
+
+
+def test_a_threshold_is_no_budget():
+    with pytest.raises(InputError, match="llmlingua must know how much is to stay.*pass rate= or tokens="):
+        compressor("waa wab").compress("waa wab", threshold=0.5)
+    with pytest.raises(InputError, match="pass rate= or tokens="):
+        compressor("waa wab").compress_many(["waa wab"], threshold=0.5)
+
+
+def test_paragraphs_of_low_perplexity_go_as_a_whole():
+    """Four paragraphs of 20 words; at a rate of a quarter, two of them hold twice the budget."""
+    dull, lively = "wab wac " * 10, "waa wad wag waj wab " * 4
+    text = "\n\n".join([dull.strip(), lively.strip(), dull.strip(), lively.strip()])
+    k = compressor(text)
+    part = k.compress(text, rate=0.25).parts[0]
+    place = np.repeat(np.arange(4), 20)
+    assert np.bincount(place[part.keep], minlength=4).tolist() == [0, 10, 0, 10]
+    assert (part.scores[place % 2 == 0] <= -1).all() and (part.scores[place % 2 == 1] > -1).all()
+    (_, first), (before, second) = k.scorer._model.decoder.read
+    assert len(before) == 1 and len(first) == 20 and len(second) == 10 + 20  # what was kept of the first, then its own
+
+
+def test_half_of_the_text_needs_no_ranking():
+    text = "wab wac\n\nwaa wad\n\nwab wac"
+    k = compressor(text)
+    k.scorer._model.decoder.nll = None  # would fail
+    assert k.compress(text, rate=0.5).met
+
+
+def test_allocation_by_hand():
+    order, lengths = np.array([2, 0, 1]), np.array([50, 100, 100])
+    # eq. 2 and algorithm 1: 60 of 250 tokens may stay; the best, 100, are not more than 120, so the next joins
+    assert allocate(order, lengths, 60).tolist() == pytest.approx([0.4, -1, 0.4])
+    # with a spread of 0.3 over two: +0.3 and 0, and τ such that 100 (τ + 0.3) + 50 τ = 60
+    assert allocate(order, lengths, 60, spread=0.3).tolist() == pytest.approx([0.2, -1, 0.5])
+    # a share ends at 1: 100 · 1 + 50 τ = 140
+    assert allocate(order[:2], np.array([50, 0, 100]), 140, spread=0.3).tolist() == pytest.approx([0.8, -1, 1])
+    assert allocate(order, lengths, 0).tolist() == [-1, -1, -1]
+    assert allocate(order, lengths, 250).tolist() == [1, 1, 1]
+    assert allocate(order[:0], lengths[:0], 0).tolist() == []
+
+
+@given(st.lists(st.integers(0, 500), min_size=1, max_size=12), st.floats(0, 1), st.sampled_from([0.0, 0.3]))
+def test_allocation_meets_the_budget(lengths, rate, spread):
+    size = np.array(lengths)
+    shares = allocate(np.arange(len(size)), size, rate * size.sum(), spread=spread)
+    assert ((shares == -1) | ((shares >= 0) & (shares <= 1))).all()
+    assert np.maximum(shares, 0) @ size == pytest.approx(rate * size.sum(), abs=1e-6)
+    assert (np.diff(shares[size > 0]) <= 1e-12).all()  # the better the more
+
+
+def test_quantiles_by_hand():
+    values = np.array([1, 5, np.nan, 5, 0], np.float32)
+    assert quantiles(values, np.array([2, 1, 7, 1, 4])) == pytest.approx(
+        [3 / 8, 0.5 / 8, np.nan, 1.5 / 8, 6 / 8], nan_ok=True
+    )
+
+
+def test_paragraphs_are_between_empty_lines():
+    for text, sizes in [("", []), ("a", [1]), ("a b\n\nc\n \n\nd e\n", [2, 1, 3]), ("\n\na\n\n", [2]), ("\n\n", [1])]:
+        tiling = words(text)
+        assert np.diff(paragraphs(tiling)).tolist() == sizes, text
+
+
+# --- with a question
+
+
+def question_model(text, question):
+    """A word is 10 times as likely after a text that holds it; RESTRICTION has only words that never help."""
+    extra = [*words(question), *words(f"{question}{RESTRICTION}"), *words(f"x\n\n{question}"), "\n\n"]
+
+    def chance(word, before):
+        return 0.1 if word.strip() and word.strip() in {b.strip() for b in before} else 0.01
+
+    return decoders.word_model(chance, [*words(text), *extra])
+
+
+def test_documents_are_ranked_by_how_well_they_foretell_the_question():
+    documents = ["red cats sleep", "who wrote that red book", "who sleeps"]
+    question = "who wrote that"
+    model = question_model(" ".join(documents), question)
+    found = QuestionPerplexity(model).rank(documents, question)
+    tail = len(list(words(question + RESTRICTION)))
+    by_hand = []
+    for document in documents:
+        known = re.findall(r"\w+", document)
+        cost = 0.0
+        for word in re.findall(r"\w+|\.", question + RESTRICTION):
+            cost -= np.log(0.1 if word in known else 0.01)
+            known.append(word)
+        by_hand.append(-cost / tail)
+    assert found == pytest.approx(by_hand, rel=1e-5)
+    assert np.argsort(-found).tolist() == [1, 2, 0]
+    assert found.dtype == np.float32 and (found < 0).all()
+
+
+def test_with_a_question_the_words_it_makes_likelier_stay():
+    """Eq. 5: "mill" and "owner" are foreseen after the question only; all words are equally surprising without."""
+    text = "some old mill had one good owner for long"
+    k = laconic.Compressor(LLMLingua(question_model(text, "mill owner"), True), counter("words"))
+    c = k.compress(text, tokens=2, question="mill owner")
+    assert c.text == "mill owner" and c.method == "longllmlingua"
+    assert k.compress(text, tokens=2).method == "llmlingua"  # without a question
+
+
+def test_better_documents_keep_more():
+    documents = ["red cats sleep all day long", "who wrote that red book then", "here who never sleeps did stay"]
+    text = "\n\n".join(documents)
+    model = question_model(text, "who wrote that")
+    (found,) = LLMLingua(model, True).score(
+        [words(text)], questions=["who wrote that"], targets=[Target(0.5, np.zeros(18, bool))]
+    )
+    # 9 of 18 words: shares 0.5 + (0.3, 0.1, -0.1) - 0.1 of six words each, the best first: 4.2, 3, 1.8
+    assert (found.values.reshape(3, 6) >= 0).sum(1).tolist() == [2, 4, 3]
+
+
+def test_llmlingua_reads_no_question():
+    with pytest.raises(InputError, match="does not read questions"):
+        compressor("waa wab").compress("waa wab", rate=0.5, question="wab?")
