@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +18,10 @@ from laconic.result import Compression, KeptPart, whole
 from laconic.score import Progress, Scorer, Scores
 from laconic.segment import Rules, Segmentation, segment
 from laconic.text import Bools, Floats, Ints, cut, mend
+
+if TYPE_CHECKING:
+    from laconic.documents import CompressedDocuments
+    from laconic.rankers import Ranker
 
 Pattern = str | re.Pattern[str]
 _TOGETHER = 64  # prompts scored in one go by compress_many
@@ -61,7 +66,7 @@ class Compressor:
         roles, newest: for messages, whose texts may be shortened, and whether the newest user turn may.
         progress: called with the number of characters just scored.
         """
-        options = _Options(Budget(rate, tokens, threshold), _compiled(protect), strict, self._question(question))
+        options = Options(Budget(rate, tokens, threshold), _compiled(protect), strict, self._question(question))
         return self._all([read(prompt, roles, newest)], options, progress)[0]
 
     def compress_many(
@@ -80,11 +85,11 @@ class Compressor:
         """`compress` for many prompts, in order, batched inside; each has its own budget. Lazy: memory stays flat."""
         if isinstance(prompts, (str, Mapping)) or not isinstance(prompts, Iterable):
             raise InputError(f"compress_many takes several prompts, got one {type(prompts).__name__}; use compress")
-        options = _Options(Budget(rate, tokens, threshold), _compiled(protect), strict, self._question(question))
+        options = Options(Budget(rate, tokens, threshold), _compiled(protect), strict, self._question(question))
         return self._lazily(iter(prompts), options, roles, newest)
 
     def _lazily(
-        self, prompts: Iterator[str | Messages], options: _Options, roles: Collection[str], newest: bool
+        self, prompts: Iterator[str | Messages], options: Options, roles: Collection[str], newest: bool
     ) -> Iterator[Compression]:
         batch: list[Prompt] = []
         try:
@@ -98,19 +103,44 @@ class Compressor:
             raise
         yield from self._all(batch, options)
 
+    def compress_documents(
+        self,
+        documents: Sequence[str],
+        *,
+        question: str | None = None,
+        rate: float | None = None,
+        tokens: int | None = None,
+        ranker: str | Ranker | None = None,
+        order: str = "original",
+        spread: float | None = None,
+        separator: str = "\n\n",
+        protect: Collection[Pattern] = (),
+        strict: bool = False,
+    ) -> CompressedDocuments:
+        """Compress documents together within one budget, counted on the output with its separators.
+
+        question: what the documents are for; also of use to a method that reads none, whose documents are ranked then.
+        ranker: a name of `laconic.rankers` (`bm25`, `reranker=DIR` …) or your own; by default the method's own scores
+        where it reads questions, else `bm25`. order: `original`, `best_first`, or `two_ended` (the best at both ends).
+        spread: δτ of LongLLMLingua: the best document keeps so much more than the average rate, the worst so much less;
+        by default one cut-off over all scores (1 with a question that the method cannot read).
+        rate, tokens, protect, strict: as for `compress`.
+        """
+        from laconic.documents import Arrangement, compress
+
+        options = Options(Budget(rate, tokens), _compiled(protect), strict, _asked(question))
+        return compress(self, documents, options, Arrangement(ranker, order, spread, separator))
+
     def _question(self, question: str | None) -> str | None:
-        """The question if there is one: an empty one asks nothing."""
-        if question is not None and not isinstance(question, str):
-            raise InputError(f"question must be a str, got {type(question).__name__}")
-        if question is None or not question.strip():
-            return None
-        if not self.scorer.reads_question:
+        """The question if there is one, and the scorer reads it."""
+        question = _asked(question)
+        if question and not self.scorer.reads_question:
             raise InputError(f"{self.scorer.model or self.scorer.name} does not read questions; leave question out")
         return question
 
-    def _all(self, prompts: Sequence[Prompt], options: _Options, progress: Progress | None = None) -> list[Compression]:
+    def _all(self, prompts: Sequence[Prompt], options: Options, progress: Progress | None = None) -> list[Compression]:
         began = time.perf_counter()
-        jobs = [_Job(p, options, self.counter, self.structure) for p in prompts]
+        jobs = [Job(p, options, self.counter, self.structure) for p in prompts]
         open_parts = [part for job in jobs if not job.done for part in job.open]
         asked = {"questions": [options.question] * len(open_parts)} if options.question else {}
         scores = iter(self.scorer.score([s.tiling for s in open_parts], progress, **asked))
@@ -122,11 +152,18 @@ class Compressor:
 
 
 @dataclass(frozen=True)
-class _Options:
+class Options:
     budget: Budget
     protect: tuple[re.Pattern[str], ...]
     strict: bool
     question: str | None
+
+
+def _asked(question: str | None) -> str | None:
+    """The question if there is one: an empty one asks nothing."""
+    if question is not None and not isinstance(question, str):
+        raise InputError(f"question must be a str, got {type(question).__name__}")
+    return question if question and question.strip() else None
 
 
 def _compiled(protect: Collection[Pattern]) -> tuple[re.Pattern[str], ...]:
@@ -141,21 +178,30 @@ def _compiled(protect: Collection[Pattern]) -> tuple[re.Pattern[str], ...]:
     return patterns
 
 
-class _Job:
+class Job:
     """One prompt on its way through: what it costs before, what may be touched, and in the end the result."""
 
-    def __init__(self, prompt: Prompt, options: _Options, counter: Counter, structure: bool) -> None:
+    def __init__(
+        self, prompt: Prompt, options: Options, counter: Counter, structure: bool, segments: Sequence[Segmentation] = ()
+    ) -> None:
         self.prompt, self.options, self.counter = prompt, options, counter
-        self.before = [counter(part.text) for part in prompt.parts]
-        self.limit = options.budget.limit(sum(self.before))
-        self.done = self.limit is not None and self.limit >= sum(self.before)
+        self.fixed = sum(counter(part.text) for part in prompt.parts if part.fixed)
+        self.before = self._size([part.text for part in prompt.parts if not part.fixed])
+        self.limit = options.budget.limit(self.before)
+        self.done = self.limit is not None and self.limit >= self.before
         plain = [self.done or part.fixed for part in prompt.parts]
-        self.segments = [segment(p.text, structure and not q) for p, q in zip(prompt.parts, plain, strict=True)]
+        self.segments = segments or [
+            segment(p.text, structure and not q) for p, q in zip(prompt.parts, plain, strict=True)
+        ]
         self.open = [s for s, p in zip(self.segments, prompt.parts, strict=True) if not p.fixed]
+
+    def _size(self, texts: Sequence[str]) -> int:
+        """Tokens of the prompt with these texts of the open parts."""
+        return self.fixed + sum(map(self.counter, self.prompt.counted(texts)))
 
     def result(self, owner: Compressor, scores: Sequence[Scores], began: float) -> Compression:
         """Choose and mend; the original where that is not shorter."""
-        parts, met, after = whole([s.tiling for s in self.segments]), True, sum(self.before)
+        parts, met, after = whole([s.tiling for s in self.segments]), True, self.before
         if not self.done:
             chosen, fits, size = self._choose(scores)
             met = fits
@@ -169,7 +215,7 @@ class _Job:
         return Compression(
             parts=parts,
             prompt=self.prompt,
-            tokens_before=sum(self.before),
+            tokens_before=self.before,
             tokens_after=after,
             met=met,
             method="+".join(sorted({m for s in scores for m in s.method.split("+")})) or owner.scorer.name,
@@ -188,10 +234,9 @@ class _Job:
         if self.limit is not None:
             sizes = np.concatenate([np.zeros(0, np.int64), *(np.diff(s.tiling.bounds) for s in self.open)])
             rank = large_ones_wait(rank, rules, sizes)
-        if len(self.open) > 1:
+        if self.prompt.messages is not None and len(self.open) > 1:
             rank = _best_first(rank, np.repeat(np.arange(len(self.open)), [len(s.tiling) for s in self.open]))
         entry = entries(rank, rules, protected)
-        fixed = sum(n for n, part in zip(self.before, self.prompt.parts, strict=True) if part.fixed)
         splits = np.cumsum([len(s.tiling) for s in self.open])[:-1]
 
         def keeps(cutoff: int) -> list[Bools]:
@@ -199,7 +244,7 @@ class _Job:
 
         def count(cutoff: int) -> int:
             rendered = zip(self.open, keeps(cutoff), strict=True)
-            return fixed + sum(self.counter(cut(s.tiling, mend(s.tiling, keep))) for s, keep in rendered)
+            return self._size([cut(s.tiling, mend(s.tiling, keep)) for s, keep in rendered])
 
         if self.limit is None:
             threshold = self.options.budget.threshold
@@ -220,7 +265,7 @@ class _Job:
     def _closing_question(self) -> Ints:
         """The units of the last paragraph of a plain text if it asks something: it goes last, whatever it scores."""
         none = np.zeros(0, np.int64)
-        if self.prompt.messages is not None or not self.open:
+        if self.prompt.messages is not None or self.prompt.layout is not None:
             return none
         tiling = self.open[0].tiling
         text = tiling.text.rstrip()
