@@ -70,7 +70,9 @@ def main() -> None:
         found[rate] = {"got": got.mean(), "kept": kept.mean(), "lines": lines.mean(), "cut": cut.mean()}
         found[rate] |= {"question": whole.mean(), "fits": fits.mean(), "of_fitting": whole[fits > 0].mean()}
         shares = " | ".join(f"{v:.3f}" for v in (got.mean(), kept.mean(), lines.mean(), cut.mean()))
-        print(f"| {rate} | {shares} | {whole.mean():.3f} | {whole[fits > 0].mean():.3f} ({int(fits.sum())}) |", flush=True)
+        print(
+            f"| {rate} | {shares} | {whole.mean():.3f} | {whole[fits > 0].mean():.3f} ({int(fits.sum())}) |", flush=True
+        )
     if args.json:
         args.json.write_text(json.dumps(found, indent=2))
 

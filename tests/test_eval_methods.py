@@ -5,15 +5,15 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-import torch
 from tokenizers import Tokenizer
 
 import tiny
+from laconic.backends.sentence_encoder import default_folder
 from laconic.budget import counter
 from laconic.compressor import Compressor
 from laconic.errors import ModelError
 from laconic.eval.embedding import Embedding
-from laconic.eval.methods import FULL, NONE, LLMLingua, baselines, default_embedding, method
+from laconic.eval.methods import FULL, NONE, LLMLingua, baselines, method
 from laconic.segment import sentences, words
 
 TEXT = "The harbour was repaired in May. Nobody paid for the pier. It cost 1,200 yen. The committee met again."
@@ -38,14 +38,6 @@ def test_units_have_the_cosine_of_their_sentence_and_the_question(embedding):
     assert all(len(values) == 1 for values in of_sentence)
     assert scores.values[bounds[1]] == pytest.approx(1, abs=1e-5)  # the sentence itself
     assert scores.values.max() == scores.values[bounds[1]]
-
-
-def test_the_vector_is_the_mean_of_the_tokens(embedding):
-    (vector,) = embedding._embed(("Nobody paid.",))
-    batch = embedding._tokenizer(["Nobody paid."], return_tensors="pt")
-    with torch.inference_mode():
-        by_hand = embedding._encoder(**batch).last_hidden_state[0].mean(0)
-    assert vector == pytest.approx((by_hand / by_hand.norm()).numpy(), abs=1e-5)
 
 
 def test_scores_do_not_depend_on_what_is_scored_together(embedding):
@@ -88,9 +80,10 @@ def test_llmlingua_runs_as_installed_and_gives_no_spans(tmp_path, monkeypatch):
 def test_baselines_are_methods_and_wrong_specs_are_refused(monkeypatch):
     assert {"random", "lead", "tfidf", "stopwords", "bm25"} <= set(baselines())
     assert method("bm25").reads_question and not method("lead").reads_question
-    monkeypatch.setattr("laconic.eval.methods.find_spec", lambda name: None)
+    for module in ("eval.methods", "backends.sentence_encoder"):
+        monkeypatch.setattr(f"laconic.{module}.find_spec", lambda name: None)
     assert "embedding" not in baselines()
-    for wrong in (lambda: method("llmlingua2-package"), default_embedding, lambda: method("embedding=/nonexistent")):
+    for wrong in (lambda: method("llmlingua2-package"), default_folder, lambda: method("embedding=/nonexistent")):
         with pytest.raises(ModelError, match=r"DIR|folder"):
             wrong()
 

@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from laconic.compressor import Compressor
+    from laconic.documents import CompressedDocuments
     from laconic.prompt import Messages
     from laconic.result import Compression
 
 __version__ = "0.1.0"
 __all__ = [
     "BudgetError",
+    "CompressedDocuments",
     "Compression",
     "Compressor",
     "InputError",
@@ -31,7 +33,11 @@ __all__ = [
     "load",
 ]
 DEFAULT_MODEL = "laconic-small"
-_LAZY = {"Compressor": "laconic.compressor", "Compression": "laconic.result"}
+_LAZY = {
+    "CompressedDocuments": "laconic.documents",
+    "Compressor": "laconic.compressor",
+    "Compression": "laconic.result",
+}
 _loaded: dict[str, Compressor] = {}
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,10 @@ from laconic.result import Compression, KeptPart, whole
 from laconic.score import Progress, Scorer, Scores, Target
 from laconic.segment import Rules, Segmentation, segment
 from laconic.text import Bools, Floats, Ints, cut, mend
+
+if TYPE_CHECKING:
+    from laconic.documents import CompressedDocuments
+    from laconic.rankers import Ranker
 
 Pattern = str | re.Pattern[str]
 _TOGETHER = 64  # prompts scored in one go by compress_many
@@ -65,7 +69,7 @@ class Compressor:
         progress: called with the number of characters just scored.
         """
         budget = self._budget(Budget(rate, tokens, threshold))
-        options = _Options(budget, _compiled(protect), strict, self._question(question))
+        options = Options(budget, _compiled(protect), strict, self._question(question))
         return self._all([read(prompt, roles, newest)], options, progress)[0]
 
     def compress_many(
@@ -85,11 +89,11 @@ class Compressor:
         if isinstance(prompts, (str, Mapping)) or not isinstance(prompts, Iterable):
             raise InputError(f"compress_many takes several prompts, got one {type(prompts).__name__}; use compress")
         budget = self._budget(Budget(rate, tokens, threshold))
-        options = _Options(budget, _compiled(protect), strict, self._question(question))
+        options = Options(budget, _compiled(protect), strict, self._question(question))
         return self._lazily(iter(prompts), options, roles, newest)
 
     def _lazily(
-        self, prompts: Iterator[str | Messages], options: _Options, roles: Collection[str], newest: bool
+        self, prompts: Iterator[str | Messages], options: Options, roles: Collection[str], newest: bool
     ) -> Iterator[Compression]:
         batch: list[Prompt] = []
         try:
@@ -111,19 +115,44 @@ class Compressor:
             )
         return budget
 
+    def compress_documents(
+        self,
+        documents: Sequence[str],
+        *,
+        question: str | None = None,
+        rate: float | None = None,
+        tokens: int | None = None,
+        ranker: str | Ranker | None = None,
+        order: str = "original",
+        spread: float | None = None,
+        separator: str = "\n\n",
+        protect: Collection[Pattern] = (),
+        strict: bool = False,
+    ) -> CompressedDocuments:
+        """Compress documents together within one budget, counted on the output with its separators.
+
+        question: what the documents are for; also of use to a method that reads none, whose documents are ranked then.
+        ranker: a name of `laconic.rankers` (`bm25`, `reranker=DIR` …) or your own; by default the method's own scores
+        where it reads questions, else `bm25`. order: `original`, `best_first`, or `two_ended` (the best at both ends).
+        spread: δτ of LongLLMLingua: the best document keeps so much more than the average rate, the worst so much less;
+        by default one cut-off over all scores (1 with a question that the method cannot read).
+        rate, tokens, protect, strict: as for `compress`.
+        """
+        from laconic.documents import Arrangement, compress
+
+        options = Options(Budget(rate, tokens), _compiled(protect), strict, _asked(question))
+        return compress(self, documents, options, Arrangement(ranker, order, spread, separator))
+
     def _question(self, question: str | None) -> str | None:
-        """The question if there is one: an empty one asks nothing."""
-        if question is not None and not isinstance(question, str):
-            raise InputError(f"question must be a str, got {type(question).__name__}")
-        if question is None or not question.strip():
-            return None
-        if not self.scorer.reads_question:
+        """The question if there is one, and the scorer reads it."""
+        question = _asked(question)
+        if question and not self.scorer.reads_question:
             raise InputError(f"{self.scorer.model or self.scorer.name} does not read questions; leave question out")
         return question
 
-    def _all(self, prompts: Sequence[Prompt], options: _Options, progress: Progress | None = None) -> list[Compression]:
+    def _all(self, prompts: Sequence[Prompt], options: Options, progress: Progress | None = None) -> list[Compression]:
         began = time.perf_counter()
-        jobs = [_Job(p, options, self.counter, self.structure) for p in prompts]
+        jobs = [Job(p, options, self.counter, self.structure) for p in prompts]
         waiting = [job for job in jobs if not job.done]
         tilings = [part.tiling for job in waiting for part in job.open]
         told: dict[str, Any] = {"questions": [options.question] * len(tilings)} if options.question else {}
@@ -138,11 +167,18 @@ class Compressor:
 
 
 @dataclass(frozen=True)
-class _Options:
+class Options:
     budget: Budget
     protect: tuple[re.Pattern[str], ...]
     strict: bool
     question: str | None
+
+
+def _asked(question: str | None) -> str | None:
+    """The question if there is one: an empty one asks nothing."""
+    if question is not None and not isinstance(question, str):
+        raise InputError(f"question must be a str, got {type(question).__name__}")
+    return question if question and question.strip() else None
 
 
 def _compiled(protect: Collection[Pattern]) -> tuple[re.Pattern[str], ...]:
@@ -157,22 +193,22 @@ def _compiled(protect: Collection[Pattern]) -> tuple[re.Pattern[str], ...]:
     return patterns
 
 
-class _Job:
+class Job:
     """One prompt on its way through: what it costs before, what may be touched, and in the end the result."""
 
-    def __init__(self, prompt: Prompt, options: _Options, counter: Counter, structure: bool) -> None:
+    def __init__(
+        self, prompt: Prompt, options: Options, counter: Counter, structure: bool, segments: Sequence[Segmentation] = ()
+    ) -> None:
         self.prompt, self.options, self.counter = prompt, options, counter
-        self.before = [counter(part.text) for part in prompt.parts]
-        self.limit = options.budget.limit(sum(self.before))
-        self.done = self.limit is not None and self.limit >= sum(self.before)
+        self.fixed = sum(counter(part.text) for part in prompt.parts if part.fixed)
+        self.before = self._size([part.text for part in prompt.parts if not part.fixed])
+        self.limit = options.budget.limit(self.before)
+        self.done = self.limit is not None and self.limit >= self.before
         plain = [self.done or part.fixed for part in prompt.parts]
-        self.segments = [segment(p.text, structure and not q) for p, q in zip(prompt.parts, plain, strict=True)]
+        self.segments = segments or [
+            segment(p.text, structure and not q) for p, q in zip(prompt.parts, plain, strict=True)
+        ]
         self.open = [s for s, p in zip(self.segments, prompt.parts, strict=True) if not p.fixed]
-
-    @cached_property
-    def fixed(self) -> int:
-        """Tokens that nothing may touch."""
-        return sum(n for n, part in zip(self.before, self.prompt.parts, strict=True) if part.fixed)
 
     @cached_property
     def protected(self) -> list[Bools]:
@@ -181,16 +217,20 @@ class _Job:
 
     def targets(self) -> list[Target]:
         """How much of every open part is to stay, for a scorer that must know: of each the same share."""
-        size = sum(self.before) - self.fixed
+        size = self.before - self.fixed
         rate = min(1.0, max(0.0, (self.limit - self.fixed) / size)) if self.limit is not None and size else 1.0
         sure = [mask.copy() for mask in self.protected]
         if len(self.asked):
             sure[0][self.asked] = True
         return [Target(rate, mask) for mask in sure]
 
+    def _size(self, texts: Sequence[str]) -> int:
+        """Tokens of the prompt with these texts of the open parts."""
+        return self.fixed + sum(map(self.counter, self.prompt.counted(texts)))
+
     def result(self, owner: Compressor, scores: Sequence[Scores], began: float) -> Compression:
         """Choose and mend; the original where that is not shorter."""
-        parts, met, after = whole([s.tiling for s in self.segments]), True, sum(self.before)
+        parts, met, after = whole([s.tiling for s in self.segments]), True, self.before
         if not self.done:
             chosen, fits, size = self._choose(scores)
             met = fits
@@ -204,7 +244,7 @@ class _Job:
         return Compression(
             parts=parts,
             prompt=self.prompt,
-            tokens_before=sum(self.before),
+            tokens_before=self.before,
             tokens_after=after,
             met=met,
             method="+".join(sorted({m for s in scores for m in s.method.split("+")})) or owner.scorer.name,
@@ -222,7 +262,7 @@ class _Job:
         if self.limit is not None:
             sizes = np.concatenate([np.zeros(0, np.int64), *(np.diff(s.tiling.bounds) for s in self.open)])
             rank = large_ones_wait(rank, rules, sizes)
-        if len(self.open) > 1:
+        if self.prompt.messages is not None and len(self.open) > 1:
             rank = _best_first(rank, np.repeat(np.arange(len(self.open)), [len(s.tiling) for s in self.open]))
         entry = entries(rank, rules, protected)
         splits = np.cumsum([len(s.tiling) for s in self.open])[:-1]
@@ -232,7 +272,7 @@ class _Job:
 
         def count(cutoff: int) -> int:
             rendered = zip(self.open, keeps(cutoff), strict=True)
-            return self.fixed + sum(self.counter(cut(s.tiling, mend(s.tiling, keep))) for s, keep in rendered)
+            return self._size([cut(s.tiling, mend(s.tiling, keep)) for s, keep in rendered])
 
         if self.limit is None:
             threshold = self.options.budget.threshold
@@ -254,7 +294,7 @@ class _Job:
     def asked(self) -> Ints:
         """The units of the last paragraph of a plain text if it asks something: it goes last, whatever it scores."""
         none = np.zeros(0, np.int64)
-        if self.prompt.messages is not None or not self.open:
+        if self.prompt.messages is not None or self.prompt.layout is not None:
             return none
         tiling = self.open[0].tiling
         text = tiling.text.rstrip()

@@ -24,11 +24,31 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Layout:
+    """How documents become one text: in this order, what is empty left out."""
+
+    order: tuple[int, ...]  # all parts of the prompt, by their index
+    separator: str
+
+    def joined(self, texts: Sequence[str]) -> str:
+        """The texts (one a part) as one."""
+        return self.separator.join(texts[k] for k in self.order if texts[k])
+
+
+@dataclass(frozen=True)
 class Prompt:
     """The texts of a prompt, in order."""
 
     parts: tuple[Part, ...]
     messages: Messages | None = None
+    layout: Layout | None = None  # for documents
+
+    def counted(self, texts: Sequence[str]) -> Sequence[str]:
+        """What the target counts tokens of when these are the texts of the parts: each one, or what they are joined to.
+
+        `texts`: of all parts; of messages perhaps only of some.
+        """
+        return texts if self.layout is None else [self.layout.joined(texts)]
 
     def with_texts(self, texts: Sequence[str]) -> list[dict[str, Any]]:
         """The messages with each part's text replaced; everything else deeply equal, the original unchanged."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from laconic.errors import InputError
 from laconic.prompt import Prompt
 from laconic.text import Bools, Floats, Ints, Span, Tiling, cut
+
+if TYPE_CHECKING:
+    from laconic.restore import Restorer
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -107,6 +110,24 @@ class Compression:
         """Tokens removed."""
         return self.tokens_before - self.tokens_after
 
+    def restore(self, answer: str) -> str:
+        """An answer to the compressed text, with what it quotes as the original has it (`laconic.restore`).
+
+        >>> import laconic
+        >>> c = laconic.load(method="tfidf").compress("The Willmar Reds of the year 1912 won.", tokens=6)
+        >>> c.text, c.restore("Willmar, year 1912?"), c.restore("Willmar year 1912?")
+        ('Willmar year 1912', 'Willmar, year 1912?', 'Willmar Reds of the year 1912?')
+        """
+        if not isinstance(answer, str):
+            raise InputError(f"answer must be a str, got {type(answer).__name__}")
+        return self._restorer.restore(answer)
+
+    @cached_property
+    def _restorer(self) -> Restorer:
+        from laconic.restore import Restorer  # here: compressing needs none of it
+
+        return Restorer(self.parts)
+
     def stats(self) -> str:
         """One line: `1,204 → 481 tokens (kept 40 %), laconic-small, 0.09 s`."""
         line = f"{self.tokens_before:,} → {self.tokens_after:,} tokens (kept {100 * self.rate:.0f} %)"
@@ -118,8 +139,11 @@ class Compression:
 
     def to_dict(self) -> dict[str, Any]:
         """The object `laconic compress --format json` prints."""
+        return {"text": self.text, "spans": [list(s) for s in self.spans], **self._numbers()}
+
+    def _numbers(self) -> dict[str, Any]:
         keys = ("tokens_before", "tokens_after", "rate", "met", "method", "model", "counter", "seconds")
-        return {"text": self.text, "spans": [list(s) for s in self.spans], **{k: getattr(self, k) for k in keys}}
+        return {k: getattr(self, k) for k in keys}
 
     def show(self, color: bool = True) -> str:
         """A heat map for the terminal: kept words bright, dropped words dim and struck through."""

@@ -20,6 +20,8 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 Span = tuple[int, int]
 
+PARAGRAPH = "\n\n"
+
 # str.isspace and line breaks, as code points
 _BLANKS = np.array([ord(c) for c in map(chr, range(0x3001)) if c.isspace()], np.uint32)
 _BREAKS = np.array([ord(c) for c in "\n\r\v\f\x85\u2028\u2029"], np.uint32)
@@ -54,6 +56,23 @@ class Tiling:
         inner = np.asarray(starts, dtype=np.int64)
         edges = np.concatenate([[0], inner, [len(text)]]).astype(np.int64)
         return cls(text, np.unique(edges))
+
+    @classmethod
+    def joined(cls, tilings: Sequence[Tiling]) -> tuple[Tiling, Ints]:
+        """The texts as paragraphs of one, and where each one's units begin in it: int64[k + 1].
+
+        The empty line before a paragraph is part of its first unit, so every unit keeps its place among the units.
+        """
+        bounds, pieces, size = [np.zeros(0, np.int64)], [""], 0
+        for tiling in tilings:
+            gap = PARAGRAPH if size and tiling.text else ""
+            own = tiling.bounds[:-1] + size + len(gap)
+            own[:1] -= len(gap)
+            bounds.append(own)
+            pieces += [gap, tiling.text]
+            size += len(gap) + len(tiling.text)
+        firsts = np.cumsum([0, *(len(t) for t in tilings)], dtype=np.int64)
+        return cls("".join(pieces), np.append(np.concatenate(bounds), size)), firsts
 
     def __len__(self) -> int:
         return len(self.bounds) - 1

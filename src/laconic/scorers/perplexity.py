@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from laconic.hub import LanguageModel
+from laconic.errors import InputError
+from laconic.hub import LanguageModel, load_decoder
 from laconic.text import Floats, Ints
 
 RESTRICTION = " We can get the answer to this question in the given documents."  # LongLLMLingua, section 4.1
@@ -52,3 +53,10 @@ class QuestionPerplexity:
         tail = question_ids(self.model, question.strip() + RESTRICTION)
         rows = [np.append(self.model.tokens(d.strip() + "\n\n")[0], tail) for d in documents]
         return np.array([-row[-len(tail) :].mean() for row in surprisals(self.model, rows)], np.float32)
+
+
+def load(model: str) -> QuestionPerplexity:
+    """The ranker of a causal language model, by name or folder."""
+    if not model:
+        raise InputError("the ranker perplexity needs a causal language model: write perplexity=NAME or perplexity=DIR")
+    return QuestionPerplexity(load_decoder(model))

@@ -53,9 +53,13 @@ def load(model: str) -> Bm25:
 
 
 def bm25(tiling: Tiling, bounds: Ints, question: str) -> Floats:
-    """BM25 of each sentence as a share of the most it could be: float32[k] in [0, 1]; `bounds`: int64[k + 1], units."""
+    """`bm25_of` each sentence: float32[k]; `bounds`: int64[k + 1], units."""
     edges = tiling.bounds[bounds].tolist()
-    texts = [terms(tiling.text[s:e]) for s, e in pairwise(edges)]
+    return bm25_of([terms(tiling.text[s:e]) for s, e in pairwise(edges)], question)
+
+
+def bm25_of(texts: Sequence[list[str]], question: str) -> Floats:
+    """BM25 of each text, given as its `terms`, as a share of the most it could be: float32[k] in [0, 1]."""
     score, most = np.zeros(len(texts)), 1e-9
     length = np.array([len(t) for t in texts])
     norm = _K1 * (1 - _B + _B * length / max(1e-9, length.sum() / max(1, len(texts))))
