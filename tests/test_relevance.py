@@ -7,8 +7,8 @@ import pytest
 
 import laconic
 from laconic.errors import InputError
-from laconic.scorers.relevance import bm25, terms
-from laconic.segment import sentences, words
+from laconic.scorers.relevance import bm25, terms, worth
+from laconic.segment import segment, sentences, words
 
 TEXT = "The mill stands by the river. Its owner is Karl Voss. Tours cost 4 euros. The river is called Ems."
 
@@ -56,3 +56,22 @@ def test_other_methods_refuse_a_question_and_nobody_minds_an_empty_one():
 def test_another_script_does_not_stand_before_the_answer():
     text = "我们今天去北京。他住在巴黎，不喜欢伦敦。" * 8 + "\n\nThe owner is Karl Voss. It rains."
     assert "Karl Voss" in laconic.compress(text, tokens=12, question="Who is the owner?").text
+
+
+def test_a_paragraph_named_by_the_best_one_comes_before_others():
+    """Two hops: the document that answers the first half names the one that has the second."""
+    film, town = "Grey Harbour\nGrey Harbour is a film shot in Port Elsa.", "Port Elsa\nIt has 3,120 people."
+    other = "Lake Orme\nIt has 4,510 people."
+    parts = [other, town, film]
+    tiling = segment("\n\n".join(parts)).tiling
+    bounds = sentences(tiling)
+    heads = np.full((len(tiling), 4), 0.3, np.float32)
+    heads[:, 3] = 0
+    value = worth(tiling, bounds, heads, "How many people has the town where Grey Harbour was shot?")
+    place = dict(zip([u.strip() for u in tiling], value.tolist(), strict=True))
+    assert place["3,120"] > place["4,510"]
+    plain = "\n\n".join(p.replace("\n", " ") for p in parts)  # without titles nothing is named
+    tiling = segment(plain).tiling
+    value = worth(tiling, sentences(tiling), heads[: len(tiling)], "How many people has the town where it was shot?")
+    place = dict(zip([u.strip() for u in tiling], value.tolist(), strict=True))
+    assert place["3,120"] == pytest.approx(place["4,510"], abs=0.2)

@@ -14,6 +14,8 @@ from laconic.text import Floats, Ints, Tiling
 
 _K1, _B = 1.2, 0.75  # Robertson and Zaragoza, "The Probabilistic Relevance Framework" (2009), section 3
 _ANSWER, _NEAR, _BM25, _PARAGRAPH, _WORD_KEEP, _WORD_ANSWER = 0.15, 6.0, 5.0, 1.0, 0.6, 0.6
+_NAMED = 8.0
+_TITLE = 12  # terms at most in a first line that is a title
 _MIDDLE, _SPREAD = 6.0, 4.0  # of their sum, so that 0.5 is about where what answers ends (docs/log.md)
 _EVIDENCE = 0.15  # P(evidence) of a text's best sentence below which nothing answers the question
 _MARKS, _ENDS = 0.3, 0.7
@@ -94,7 +96,7 @@ def worth(tiling: Tiling, bounds: Ints, heads: Floats, question: str) -> Floats:
 
     heads: float32[n, 4], `Classifier.heads`. From coarse to fine in one number, the log-odds of
 
-        paragraph   its best sentence
+        paragraph   its best sentence; its title, if the paragraph with the best sentence of all names it
         sentence    P(evidence), P(answer) of its best word, nearness of its embedding, BM25
         word        P(keep) and P(answer)
 
@@ -113,6 +115,7 @@ def worth(tiling: Tiling, bounds: Ints, heads: Floats, question: str) -> Floats:
     paragraph = _paragraphs(tiling, bounds)
     best = np.full(paragraph[-1] + 1, -np.inf)
     np.maximum.at(best, paragraph, sentence)
+    best[_named(tiling, bounds, paragraph, int(best.argmax()), question)] += _NAMED
     value = np.repeat(sentence + _PARAGRAPH * best[paragraph], length) + _WORD_KEEP * keep + _WORD_ANSWER * answer
     found: Floats = (1 / (1 + np.exp((_MIDDLE - value) / _SPREAD))).astype(np.float32)
     found[np.isnan(heads[:, 0])] = np.nan
@@ -147,6 +150,23 @@ def _paragraphs(tiling: Tiling, bounds: Ints) -> Ints:
     starts = tiling.bounds[bounds[:-1]].tolist()
     new = [bool(_EMPTY_LINE.match(tiling.text, s)) for s in starts]
     return np.cumsum([False, *new[1:]], dtype=np.int64)
+
+
+def _named(tiling: Tiling, bounds: Ints, paragraph: Ints, best: int, question: str) -> list[int]:
+    """The paragraphs whose title (a first line with others under it) has only words of the paragraph `best`.
+
+    A question over two documents finds the first one by its words; that one names what the second is about. A title
+    that the question has too, or that both share, is no second step.
+    """
+    starts = tiling.bounds[bounds[:-1][np.flatnonzero(np.diff(paragraph, prepend=-1))]].tolist()
+    texts = [tiling.text[s:e].strip() for s, e in pairwise([*starts, len(tiling.text)])]
+    words, known = set(terms(texts[best])), [set(terms(question)), set(terms(texts[best].split("\n")[0]))]
+    titles = {k: terms(text.split("\n")[0]) for k, text in enumerate(texts) if "\n" in text and k != best}
+    return [k for k, title in titles.items() if _leads_on(title, words, known)]
+
+
+def _leads_on(title: list[str], words: set[str], known: list[set[str]]) -> bool:
+    return 0 < len(title) <= _TITLE and words.issuperset(title) and not any(k.issuperset(title) for k in known)
 
 
 def _log_odds(p: Floats) -> Floats:
