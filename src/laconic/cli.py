@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from laconic.result import Compression
     from laconic.score import Progress
 
+_TEXTS = ".jsonl, .jsonl.gz, .parquet, .txt, .md, or a folder of .txt and .md"
 _LONG = 300_000  # characters from which a watching person gets a progress bar
 
 
@@ -90,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--fp32", action="store_true", help="no int8 weights: larger and slower, scores unchanged")
     _distill_options(command("distill", _distill, "label texts with a teacher LLM (needs the extra [distill])"))
     _eval_options(command("eval", _eval, "measure methods on tasks (needs the extra [eval])"))
-    _train_options(command("train", _train, "train a model on labelled texts (needs the extra [train])"))
+    _train_options(command("train", _train, "train a model (needs the extra [train])"))
     sub = command("bench", _bench, "measure the speed on this machine")
     sub.add_argument("file", nargs="?", metavar="FILE", help="text to measure on (default: generated prose)")
     sub.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME|DIR", help=f"default: {DEFAULT_MODEL}")
@@ -123,7 +124,7 @@ def _compression_options(sub: argparse.ArgumentParser) -> None:
 
 
 def _distill_options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("input", metavar="IN", type=Path, help=".jsonl, .parquet, .txt, .md, or a folder of .txt and .md")
+    sub.add_argument("input", metavar="IN", type=Path, help=_TEXTS)
     sub.add_argument("output", metavar="OUT", type=Path, help="data set, JSON lines; beside it a report and a cache")
     sub.add_argument("--teacher", metavar="URL", required=True, help="OpenAI-compatible; key: LACONIC_API_KEY")
     sub.add_argument("--teacher-model", metavar="M", required=True, help="the model's name at that address")
@@ -155,13 +156,22 @@ def _eval_options(sub: argparse.ArgumentParser) -> None:
 
 
 def _train_options(sub: argparse.ArgumentParser) -> None:
-    sub = sub.add_subparsers(required=True, metavar="WHAT").add_parser(
-        "classifier", help="keep or drop, with or without a question", description="Train a token classifier."
+    kinds = sub.add_subparsers(required=True, metavar="WHAT")
+    _classifier_options(
+        kinds.add_parser(
+            "classifier", help="keep or drop, with or without a question", description="Train a token classifier."
+        )
     )
+    _lm_options(
+        kinds.add_parser("lm", help="a small language model from scratch", description="Pretrain a small Llama.")
+    )
+
+
+def _classifier_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("data", nargs="+", metavar="FILE[:ROWS]", help="labelled JSON lines; ROWS: so many in an epoch")
     sub.add_argument("--dev", metavar="FILE", type=Path, required=True, help="labelled JSON lines to judge on")
     sub.add_argument("--base", metavar="NAME|DIR", required=True, help="Hugging Face encoder to start from")
-    sub.add_argument("-o", "--output", metavar="OUT", type=Path, required=True, help="folder; a killed run goes on")
+    _run_options(sub)
     sub.add_argument("--about", metavar="FILE", type=Path, help="JSON for the model card: name, window, licence, …")
     sub.add_argument("--epochs", type=_whole, default=4, metavar="N", help="default: 4")
     sub.add_argument("--lr", type=_number, default=1.5e-4, metavar="LR", help="peak learning rate (default: 1.5e-4)")
@@ -174,6 +184,32 @@ def _train_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--layers", type=_whole, metavar="N", help="so many of the base's layers (default: all)")
     sub.add_argument("--no-features", action="store_true", help="no capitals and layout as token types")
     sub.add_argument("--patience", type=_whole, metavar="N", help="stop after N epochs that are no better on dev")
+
+
+def _lm_options(sub: argparse.ArgumentParser) -> None:
+    sub.set_defaults(run=_train_lm)
+    sub.add_argument("data", nargs="+", metavar="TEXTS", type=Path, help=_TEXTS)
+    sub.add_argument(
+        "--dev", metavar="TEXTS", type=Path, action="append", required=True, help="to judge on; repeatable"
+    )
+    _run_options(sub)
+    sub.add_argument("--about", metavar="FILE", type=Path, help="JSON for the model card: name, licence, data, …")
+    sub.add_argument("--text-field", default="text", metavar="F", help="default: text")
+    sub.add_argument("--broken", choices=("stop", "skip"), default="stop", help="on broken records (default: stop)")
+    sub.add_argument("--steps", type=_whole, default=2000, metavar="N", help="default: 2000")
+    sub.add_argument("--batch", type=_whole, default=32, metavar="N", help="windows a step and process (default: 32)")
+    sub.add_argument("--window", type=_whole, default=512, metavar="N", help="tokens (default: 512)")
+    sub.add_argument("--vocabulary", type=_whole, default=8192, metavar="N", help="tokens (default: 8192)")
+    sub.add_argument("--width", type=_whole, default=384, metavar="N", help="default: 384")
+    sub.add_argument("--layers", type=_whole, default=5, metavar="N", help="default: 5")
+    sub.add_argument("--heads", type=_whole, default=6, metavar="N", help="of queries (default: 6)")
+    sub.add_argument("--lr", type=_number, default=1.5e-3, metavar="LR", help="peak learning rate (default: 1.5e-3)")
+    sub.add_argument("--copy", type=_number, default=0.2, metavar="S", help="share of copy windows (default: 0.2)")
+    sub.add_argument("--recall", type=_number, default=0.2, metavar="S", help="share of fact windows (default: 0.2)")
+
+
+def _run_options(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("-o", "--output", metavar="OUT", type=Path, required=True, help="folder; a killed run goes on")
     sub.add_argument("--seed", type=_whole, default=0, metavar="N", help="default: 0")
     sub.add_argument("--save-every", type=_whole, default=200, metavar="N", help="steps (default: 200)")
 
@@ -303,7 +339,8 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from laconic.train.classifier import Settings, Source, first_process, train
+    from laconic.train.classifier import Settings, Source, train
+    from laconic.train.loop import first_process
     from laconic.train.publish import check, publish
 
     about = _about(args.about) if args.about else {}
@@ -324,6 +361,34 @@ def _train(args: argparse.Namespace) -> int:
     train([Source.parse(d) for d in args.data], args.dev, args.output, settings, args.save_every, _say)
     if first_process():
         print(publish(args.output, about))
+    return 0
+
+
+def _train_lm(args: argparse.Namespace) -> int:
+    from laconic.train.corpus import Texts
+    from laconic.train.lm import Settings, train
+    from laconic.train.loop import first_process
+    from laconic.train.publish import check_lm, publish_lm
+
+    about = _about(args.about) if args.about else {}
+    check_lm(about)
+    settings = Settings(
+        steps=args.steps,
+        batch=args.batch,
+        window=args.window,
+        vocabulary=args.vocabulary,
+        width=args.width,
+        layers=args.layers,
+        heads=args.heads,
+        lr=args.lr,
+        copy=args.copy,
+        recall=args.recall,
+        seed=args.seed,
+    )
+    texts = Texts(tuple(args.data), tuple(args.dev), args.text_field, args.broken == "skip")
+    train(texts, args.output, settings, args.save_every, _say)
+    if first_process():
+        print(publish_lm(args.output, about))
     return 0
 
 

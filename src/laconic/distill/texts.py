@@ -1,8 +1,10 @@
-"""Read the texts to distill from: JSON lines, Parquet, text files, folders of text files."""
+"""Read texts, to distill from or to model: JSON lines, Parquet, text files, folders of text files."""
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +14,7 @@ from typing import Any
 from laconic.errors import InputError, MissingExtraError
 
 _TEXTS = (".txt", ".md")
+_LINES = (".jsonl", ".ndjson", ".jsonl.gz")
 
 Broken = Callable[[str], None]  # told of each record that cannot be used, in one line
 
@@ -38,7 +41,7 @@ class Document:
 
 
 def read(path: Path, fields: Fields | None = None, broken: Broken | None = None) -> Iterator[Document]:
-    """The documents of a .jsonl, .parquet, .txt or .md file, or of a folder of .txt and .md files, in a fixed order.
+    """The documents of a .jsonl(.gz), .parquet, .txt or .md file, or of a folder of .txt and .md, in a fixed order.
 
     A record that is broken raises InputError with its number; with `broken` it is reported there and skipped.
     """
@@ -56,21 +59,24 @@ def _records(path: Path, fields: Fields) -> Iterator[Callable[[], Document]]:
     if path.is_dir():
         return _folder(path)
     suffix = path.suffix.lower()
-    if path.is_file() and suffix in (".jsonl", ".ndjson"):
+    if path.is_file() and path.name.lower().endswith(_LINES):
         return _lines(path, fields)
     if path.is_file() and suffix == ".parquet":
         return _rows(path, fields)
     if path.is_file() and suffix in _TEXTS:
         return iter([partial(_file, path, path.name)])
     problem = f"unknown kind {suffix!r}" if path.is_file() else "no such file or folder"
-    raise InputError(f"{path}: {problem}; pass .jsonl, .parquet, .txt, .md or a folder of .txt and .md")
+    raise InputError(f"{path}: {problem}; pass .jsonl, .jsonl.gz, .parquet, .txt, .md or a folder of .txt and .md")
 
 
 def _lines(path: Path, fields: Fields) -> Iterator[Callable[[], Document]]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                yield partial(_line, line, path, number, fields)
+    with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
+        try:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield partial(_line, line, path, number, fields)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise InputError(f"{path} is not a whole gzip file: {error}") from None
 
 
 def _rows(path: Path, fields: Fields) -> Iterator[Callable[[], Document]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 from collections.abc import Sequence
 from typing import Any
 
@@ -94,14 +92,6 @@ class Embedder:
             weight = made["attention_mask"][..., None]
             out[part] = ((hidden * weight).sum(1) / weight.sum(1)).cpu()
         return out
-
-
-def keep_freed_memory() -> None:
-    """glibc gives large blocks back to the system at once; on a CPU that costs training a third of its time."""
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        mallopt = ctypes.CDLL(None).mallopt
-        for parameter, size in {-3: 1 << 30, -1: (1 << 31) - 1, -2: 1 << 29}.items():  # mmap, trim thresholds, top pad
-            mallopt(parameter, size)
 
 
 def _fits(model: Any, window: int) -> None:

@@ -17,21 +17,20 @@ from __future__ import annotations
 
 import json
 import random
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from laconic.backends import first_line
-from laconic.errors import InputError, MissingExtraError
+from laconic.errors import InputError
 from laconic.export import quiet
 from laconic.hub import sha256
 from laconic.train import data
-from laconic.train.base import Embedder, classifier, keep_freed_memory, tokenizer
+from laconic.train.base import Embedder, classifier, tokenizer
 from laconic.train.data import ANSWER, EVIDENCE, KEEP, Frame, Item, Row
+from laconic.train.loop import Loop, Say, State, nothing
 from laconic.train.metrics import auc, f1_at_rate
 
 _EMBEDDING = 2.0  # weight of its loss
@@ -88,55 +87,28 @@ class Settings:
 
 
 @dataclass
-class _State:
-    step: int = 0
+class _State(State):
     best: float = -1.0
     stale: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
-
-
-Say = Callable[[str], None]
-
-
-def _nothing(line: str) -> None:
-    """Says nothing."""
 
 
 def train(
-    sources: Sequence[Source], dev: Path, out: Path, settings: Settings, save_every: int = 200, say: Say = _nothing
+    sources: Sequence[Source], dev: Path, out: Path, settings: Settings, save_every: int = 200, say: Say = nothing
 ) -> Path:
     """Train and write a Hugging Face checkpoint to `out`/checkpoint; returns it.
 
     Killed at any moment, the same call goes on after the last saved step with the same result. One process a device:
     `accelerate launch` or `torchrun` start several. `say` gets a line of progress now and then.
     """
-    if save_every < 1:
-        raise InputError(f"save_every must be 1 step or more, got {save_every}")
     return _Run(sources, dev, out, settings, save_every, say).train()
 
 
-def first_process() -> bool:
-    """Is this the one process that writes, of those that train together?"""
-    from accelerate import PartialState
-
-    return bool(PartialState().is_main_process)
-
-
-class _Run:
+class _Run(Loop):
     def __init__(
         self, sources: Sequence[Source], dev: Path, out: Path, settings: Settings, save_every: int, say: Say
     ) -> None:
-        try:
-            import accelerate
-            import torch
-            import transformers  # noqa: F401
-        except ImportError as error:
-            raise MissingExtraError("Training", "train") from error
-        keep_freed_memory()
-        self.torch, self.out, self.settings, self.save_every, self.say = torch, out, settings, save_every, say
-        cpu = not torch.cuda.is_available()
-        self.accelerator = accelerate.Accelerator(mixed_precision="bf16", cpu=cpu)
-        torch.manual_seed(settings.seed)
+        super().__init__(out, settings, save_every, say)
+        torch = self.torch
         self.tokenizer = tokenizer(settings.base)
         self.frame = Frame.of(self.tokenizer)
         self.sources = [(s, data.read(s.path, self.tokenizer, settings.window)) for s in sources]
@@ -144,6 +116,7 @@ class _Run:
         self.asks = any(r.question for _, rows in self.sources for r in rows)
         self._check(dev)
         self.plan = self._plan()
+        self.steps = len(self.plan)
         self.embedder = Embedder(settings.embedder) if settings.embedder else None
         self.model = classifier(
             settings.base,
@@ -161,8 +134,8 @@ class _Run:
         )
         self.state = _State()
         self.average = [p.detach().clone() for p in self.model.parameters()]
-        self._resume()
-        self.model, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
+        self._start()
+        self.average = [a.to(self.accelerator.device) for a in self.average]
 
     def _check(self, dev: Path) -> None:
         """What would come to light only after hours of training."""
@@ -174,10 +147,7 @@ class _Run:
                 f"no row of {dev} has labels to judge by; it needs compressed or spans"
                 + (", or question and evidence" if self.asks else "")
             )
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"cannot write {self.out}: {error.strerror}; pass another folder") from None
+        self._make_folder()
 
     def _plan(self) -> list[list[Item]]:
         """The batches of all epochs."""
@@ -198,22 +168,11 @@ class _Run:
         rank = self.accelerator.process_index
         return plan[rank :: self.accelerator.num_processes]
 
-    def train(self) -> Path:
-        state, began, first, losses = self.state, time.time(), self.state.step, []
-        checkpoint = self.out / "checkpoint"
-        while state.step < len(self.plan) and not self._stale():
-            losses.append(self._step(self.plan[state.step]))
-            state.step += 1
-            if state.step % 50 == 0:
-                pace = (time.time() - began) / (state.step - first)
-                self._say(f"step {state.step}/{len(self.plan)}  loss {np.mean(losses[-50:]):.4f}  {pace:.2f} s/step")
-            if state.step in self.ends:
-                self._judge(checkpoint)
-                state.stale = self._of_all(state.stale)[0]  # the first process judges
-            if state.step % self.save_every == 0 or state.step in self.ends:
-                self._save()
-        self.accelerator.wait_for_everyone()
-        return checkpoint
+    def _batch(self, step: int) -> list[Item]:
+        return self.plan[step]
+
+    def _over(self) -> bool:
+        return super()._over() or self._stale()
 
     def _stale(self) -> bool:
         """Is it time to stop? Also for a run that stopped before and is called again."""
@@ -232,11 +191,7 @@ class _Run:
             if self.embedder:
                 targets = self.embedder(data.passages(batch)).to(logits.device)
                 loss = loss + _EMBEDDING * self._apart(logits[..., -self.embedder.width :], made["group"], targets)
-        self.optimizer.zero_grad()
-        self.accelerator.backward(loss)
-        self.accelerator.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
-        self.schedule.step()
+        self._learn(loss)
         decay = min(self.settings.average, (1 + self.state.step) / (10 + self.state.step))
         with torch.no_grad():
             now = [p.detach() for p in self.model.parameters()]
@@ -267,10 +222,13 @@ class _Run:
         there = group[known].unique()
         return (1 - self.torch.nn.functional.cosine_similarity(sums[there], targets[there])).mean()
 
-    def _judge(self, checkpoint: Path) -> None:
+    def _judge(self) -> None:
+        if self.accelerator.is_main_process:
+            self._keep_the_best(self.out / "checkpoint")
+        self.state.stale = self._of_all(self.state.stale)[0]  # the first process judges
+
+    def _keep_the_best(self, checkpoint: Path) -> None:
         """Score the averaged weights on dev, and keep them if they are the best so far."""
-        if not self.accelerator.is_main_process:
-            return
         model = self.accelerator.unwrap_model(self.model)
         own = [p.detach().clone() for p in model.parameters()]
         self._load(model, self.average)
@@ -326,60 +284,13 @@ class _Run:
                 left = len(self.frame.head) + (len(item.question) + len(self.frame.between) if item.question else 0)
                 yield item, logits[k, left : left + len(item.row.ids)]
 
-    def _of_all(self, value: Any) -> list[Any]:
-        """The values of all processes, in order."""
-        from accelerate.utils import gather_object
+    def _extra(self) -> dict[str, Any]:
+        return {"average": self.average}
 
-        found: list[Any] = gather_object([value])
-        return found
-
-    def _save(self) -> None:
-        cuda = self.torch.cuda
-        rng = self._of_all([self.torch.get_rng_state(), *([cuda.get_rng_state()] if cuda.is_available() else [])])
-        if not self.accelerator.is_main_process:
-            return
-        model = self.accelerator.unwrap_model(self.model)
-        whole = {
-            "model": model.state_dict(),
-            "average": self.average,
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "rng": rng,
-            "state": asdict(self.state),
-            "settings": json.dumps(asdict(self.settings)),
-            "data": self._data(),
-        }
-        path = self.out / "resume.pt"
-        self.torch.save(whole, path.with_suffix(".tmp"))
-        path.with_suffix(".tmp").replace(path)
-
-    def _resume(self) -> None:
-        path = self.out / "resume.pt"
-        if not path.exists():
-            return
-        try:
-            whole = self.torch.load(path, weights_only=True)
-        except Exception as error:  # torch has no one error for what is not a file of its own
-            raise InputError(f"{path} cannot be read ({first_line(error)}); remove it to start again") from None
-        if whole["settings"] != json.dumps(asdict(self.settings)):
-            raise InputError(
-                f"{path} is of a run with other settings ({whole['settings']}); remove it, or change --output"
-            )
-        if whole.get("data", self._data()) != self._data():
-            raise InputError(f"{path} is of a run on other data or devices; remove it, or change --output")
-        self.model.load_state_dict(whole["model"])
+    def _restore(self, whole: dict[str, Any]) -> None:
         self.average = whole["average"]
-        self.optimizer.load_state_dict(whole["optimizer"])
-        self.schedule.load_state_dict(whole["schedule"])
-        rng = whole["rng"][self.accelerator.process_index]
-        self.torch.set_rng_state(rng[0])
-        if len(rng) > 1:
-            self.torch.cuda.set_rng_state(rng[1])
-        self.state = _State(**whole["state"])
-        self._say(f"going on after step {self.state.step}")
 
     def _data(self) -> str:
-        """What decides the batches besides the settings, and what dev is."""
         files = [[sha256(s.path), s.rows] for s, _ in self.sources]
         return json.dumps([files, sha256(self.dev_path), self.accelerator.num_processes])
 
@@ -391,10 +302,6 @@ class _Run:
         history = self.state.history
         run = {"settings": settings, "data": files, "dev": len(self.dev), "best": history[-1], "history": history}
         (self.out / "run.json").write_text(json.dumps(run, indent=2) + "\n")
-
-    def _say(self, line: str) -> None:
-        if self.accelerator.is_main_process:
-            self.say(line)
 
 
 def _share(rows: list[Row], some: int | None, epoch: int, seed: int) -> list[Row]:

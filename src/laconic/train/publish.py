@@ -1,9 +1,9 @@
-"""A trained checkpoint as a model folder: ONNX, tokenizer, manifest and model card, all from the run's own record."""
+"""What a run made as a model folder, with a model card from the run's own record."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from laconic.export import export
 from laconic.hub import LABELS, WINDOWS, Manifest
 
 _ABOUT = ("name", "window", "languages", "licence", "data", "limits")
+_ABOUT_LM = tuple(name for name in _ABOUT if name != "window")
 
 
 def publish(run: Path, about: Mapping[str, Any], *, int8: bool = True) -> Path:
@@ -32,16 +33,38 @@ def publish(run: Path, about: Mapping[str, Any], *, int8: bool = True) -> Path:
     return folder
 
 
+def publish_lm(run: Path, about: Mapping[str, Any]) -> Path:
+    """Write the model card of a language model into `run`/checkpoint, a Hugging Face folder; returns the folder.
+
+    about: `name`, `languages`, `licence`, `data`, `limits`, each optional.
+    """
+    check_lm(about)
+    record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    folder = run / "checkpoint"
+    (folder / "README.md").write_text(card_lm({"name": run.name, **about}, record), encoding="utf-8")
+    return folder
+
+
 def check(about: Mapping[str, Any]) -> None:
     """Refuse what `publish` cannot use; before training, not after."""
-    if not isinstance(about, Mapping):
-        raise InputError(f"what a model card says is a JSON object with {', '.join(_ABOUT)}, got {about!r}")
-    strange = sorted(set(about) - set(_ABOUT))
-    if strange:
-        raise InputError(f"a model card has no {strange[0]!r}; it takes {', '.join(_ABOUT)}")
-    window, languages = about.get("window", WINDOWS[0]), about.get("languages", [])
+    _check(about, _ABOUT)
+    window = about.get("window", WINDOWS[0])
     if not isinstance(window, int) or isinstance(window, bool) or window < WINDOWS[0]:
         raise InputError(f"window must be a whole number, {WINDOWS[0]} or more, got {window!r}")
+
+
+def check_lm(about: Mapping[str, Any]) -> None:
+    """Refuse what `publish_lm` cannot use; before training, not after."""
+    _check(about, _ABOUT_LM)
+
+
+def _check(about: Mapping[str, Any], known: Sequence[str]) -> None:
+    if not isinstance(about, Mapping):
+        raise InputError(f"what a model card says is a JSON object with {', '.join(known)}, got {about!r}")
+    strange = sorted(set(about) - set(known))
+    if strange:
+        raise InputError(f"a model card has no {strange[0]!r}; it takes {', '.join(known)}")
+    languages = about.get("languages", [])
     if not isinstance(languages, (list, tuple)) or not all(isinstance(x, str) for x in languages):
         raise InputError(f'languages must be a list such as ["en"], got {languages!r}')
     for name in ("name", "licence", "data", "limits"):
@@ -52,13 +75,8 @@ def check(about: Mapping[str, Any]) -> None:
 def card(manifest: Manifest, record: Mapping[str, Any]) -> str:
     """The model card, Markdown with the header that the Hugging Face hub reads."""
     labels = LABELS if manifest.question else LABELS[:2]
-    header = ["---", "library_name: laconic", "pipeline_tag: token-classification", "tags: [prompt-compression]"]
-    header += [f"language: [{', '.join(manifest.languages)}]"] if manifest.languages else []
     lines = [
-        *header,
-        "---",
-        f"# {manifest.name}",
-        "",
+        *_head(manifest.name, manifest.languages, "library_name: laconic", "pipeline_tag: token-classification"),
         f"A token classifier for prompt compression ({', '.join(labels)}), trained from {record['settings']['base']} "
         f"with `laconic train classifier`. It reads {manifest.window} tokens at a time"
         + (", with or without a question before them." if manifest.question else "."),
@@ -72,18 +90,63 @@ def card(manifest: Manifest, record: Mapping[str, Any]) -> str:
         "",
         "## Scores of the checkpoint in float32, on rows never trained on",
         "",
-        "| measure | value |",
-        "|---|--:|",
-        *(f"| {name} | {value} |" for name, value in manifest.scores.items()),
-        "",
+        *_scores(manifest.scores),
         *_section("Limits", manifest.limits),
         *_section("Licence", manifest.licence),
-        "## Settings",
-        "",
-        *(f"- {name}: {value}" for name, value in record["settings"].items()),
-        "",
+        *_settings(record),
     ]
     return "\n".join(lines)
+
+
+def card_lm(about: Mapping[str, Any], record: Mapping[str, Any]) -> str:
+    """The model card of a language model, likewise."""
+    settings = record["settings"]
+    facts = ("library_name: transformers", "pipeline_tag: text-generation")
+    lines = [
+        *_head(about["name"], about.get("languages", []), *facts),
+        f"A causal language model of {record['parameters'] / 1e6:.1f} M parameters (Llama architecture, float16), "
+        f"trained from scratch with `laconic train lm` on {record['read']:,} tokens, for perplexity methods and as a "
+        f"base for soft compression. It reads {settings['window']} tokens at a time, the first one `<s>`. After a "
+        "passage, `<s>` asks for it again; after facts, `\\nQuestion: … Answer:` asks for one. `<s>` that stands in "
+        "a text is text; its id is 0.",
+        "",
+        "    AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.float32)",
+        "",
+        *_section("Trained on", about.get("data", "")),
+        "| file | texts |",
+        "|---|--:|",
+        *(f"| {d['file']} | {d['texts']:,} |" for d in record["data"]),
+        "",
+        f"{record['tokens']:,} tokens; of the windows, {settings['copy']:.0%} were passages to copy and "
+        f"{settings['recall']:.0%} made-up facts to recall.",
+        "",
+        "## Scores of these weights in float32, on texts and names never trained on",
+        "",
+        *_scores(record["best"]),
+        "`loss`: nats a token of text. `copy`, `first_sight`: share of tokens that are the most probable one, where a "
+        "passage comes again and where it is new. `recall`: share of answers right in all their tokens. Up to "
+        f"{record['windows']} windows each of {', '.join(d['file'] for d in record['dev'])}, passages of them, facts.",
+        "",
+        *_section("Limits", about.get("limits", "")),
+        *_section("Licence", about.get("licence", "")),
+        *_settings(record),
+    ]
+    return "\n".join(lines)
+
+
+def _head(name: str, languages: Sequence[str], *facts: str) -> list[str]:
+    """The header that the Hugging Face hub reads, and the title."""
+    header = ["---", *facts, "tags: [prompt-compression]"]
+    header += [f"language: [{', '.join(languages)}]"] if languages else []
+    return [*header, "---", f"# {name}", ""]
+
+
+def _scores(scores: Mapping[str, Any]) -> list[str]:
+    return ["| measure | value |", "|---|--:|", *(f"| {name} | {value} |" for name, value in scores.items()), ""]
+
+
+def _settings(record: Mapping[str, Any]) -> list[str]:
+    return ["## Settings", "", *(f"- {name}: {value}" for name, value in record["settings"].items()), ""]
 
 
 def _section(title: str, text: str) -> list[str]:
