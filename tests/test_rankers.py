@@ -6,7 +6,6 @@ import gzip
 import itertools
 import json
 import math
-
 from importlib import import_module
 
 import numpy as np
