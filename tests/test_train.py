@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -167,6 +170,19 @@ def test_a_killed_run_goes_on_to_the_same_weights(base, files, tmp_path, monkeyp
     torch.manual_seed(99)
     again = train([Source(files)], files, tmp_path / "cut", settings, save_every=2)
     assert (whole / "model.safetensors").read_bytes() == (again / "model.safetensors").read_bytes()
+
+
+def test_two_processes_share_the_work(base, files, tmp_path):
+    """As `torchrun` starts them: each takes every other batch, and one of them writes."""
+    command = ["train", "classifier", str(files), "--dev", str(files), "--base", str(base), "-o", str(tmp_path / "run")]
+    command += ["--epochs", "2", "--window", "64", "--batch", "64", "--save-every", "1"]
+    run = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "-m", "laconic.cli"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([sys.executable, *run, *command], capture_output=True, text=True, env=env, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    whole = torch.load(tmp_path / "run" / "resume.pt", weights_only=True)
+    assert len(whole["rng"]) == 2 and whole["state"]["step"] == len(whole["state"]["history"]) * 4
+    assert (tmp_path / "run" / "model" / "laconic.json").exists()
 
 
 def test_other_settings_do_not_go_on(base, files, tmp_path):

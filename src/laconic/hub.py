@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from laconic.backends import Decoder, Encoder
 
-DEFAULT = "laconic-small"
+PACKAGED = ("laconic-small", "laconic-nano")  # the default first
 KIND = "token-classifier"
 FORMAT = 1
 MANIFEST = "laconic.json"
@@ -204,7 +204,7 @@ def load_decoder(name: str | os.PathLike[str]) -> LanguageModel:
 
 def names() -> list[str]:
     """The known names, the default first."""
-    return [DEFAULT, *sorted(_registered())]
+    return [*PACKAGED, *sorted(_registered())]
 
 
 def models() -> list[dict[str, Any]]:
@@ -234,7 +234,7 @@ def sha256(path: Path) -> str:
 
 def _found(name: str | os.PathLike[str]) -> Path:
     """The folder of a name."""
-    if isinstance(name, str) and (name == DEFAULT or name in names()):
+    if isinstance(name, str) and (name in PACKAGED or name in names()):
         return _named(name)
     if Path(name).exists():
         if not Path(name).is_dir():
@@ -333,8 +333,8 @@ def _registered() -> dict[str, EntryPoint]:
 
 def _named(name: str) -> Path:
     """The folder of a known name."""
-    if name == DEFAULT:
-        return Path(str(resources.files("laconic") / "models" / DEFAULT))
+    if name in PACKAGED:
+        return Path(str(resources.files("laconic") / "models" / name))
     try:
         return Path(_registered()[name].load()())
     except Exception as error:  # code of another package

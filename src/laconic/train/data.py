@@ -1,9 +1,10 @@
 """Labelled passages as token labels.
 
 A line of a data file is what `laconic distill` writes: `text` with `compressed` or `spans` (what the teacher kept) or
-`keep` (`[start, end, value]`, P(keep) by other models, in [0, 1]: soft labels), and optionally `question` with `evidence`
-(verbatim passages, an empty list where the text does not answer it), `relevance` (`[start, end, value]`, what another
-ranker thinks of the rest, in [0, 1]) and `answers` (verbatim strings; without a question: whatever somebody asked for).
+`keep` (`[start, end, value]`, P(keep) by other models, in [0, 1]: soft labels), and optionally `question` with
+`evidence` (verbatim passages, an empty list where the text does not answer it), `relevance` (`[start, end, value]`,
+what another ranker thinks of the rest, in [0, 1]) and `answers` (verbatim strings; without a question: whatever
+somebody asked for).
 """
 
 from __future__ import annotations
