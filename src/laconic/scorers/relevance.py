@@ -14,8 +14,9 @@ from laconic.text import Floats, Ints, Tiling
 
 _K1, _B = 1.2, 0.75  # Robertson and Zaragoza, "The Probabilistic Relevance Framework" (2009), section 3
 _ANSWER, _NEAR, _BM25, _PARAGRAPH, _WORD_KEEP, _WORD_ANSWER = 0.15, 6.0, 5.0, 1.0, 0.6, 0.6
-_NAMED = 8.0
+_NAMED = 9.0
 _TITLE = 12  # terms at most in a first line that is a title
+_CLEAR, _WHOLE = 10.0, 0.2  # from about this sum on a sentence stays whole: its words differ by this much of their worth
 _MIDDLE, _SPREAD = 6.0, 4.0  # of their sum, so that 0.5 is about where what answers ends (docs/log.md)
 _EVIDENCE = 0.15  # P(evidence) of a text's best sentence below which nothing answers the question
 _MARKS, _ENDS = 0.3, 0.7
@@ -98,7 +99,7 @@ def worth(tiling: Tiling, bounds: Ints, heads: Floats, question: str) -> Floats:
 
         paragraph   its best sentence; its title, if the paragraph with the best sentence of all names it
         sentence    P(evidence), P(answer) of its best word, nearness of its embedding, BM25
-        word        P(keep) and P(answer)
+        word        P(keep) and P(answer), which matter less in a sentence that clearly answers
 
     minus a middle, so that a budget takes the sentences that answer, of those the words that matter, and beside an
     answer its paragraph. Where no sentence answers, `facts_first`. The weights are the best of a search over half of
@@ -116,7 +117,9 @@ def worth(tiling: Tiling, bounds: Ints, heads: Floats, question: str) -> Floats:
     best = np.full(paragraph[-1] + 1, -np.inf)
     np.maximum.at(best, paragraph, sentence)
     best[_named(tiling, bounds, paragraph, int(best.argmax()), question)] += _NAMED
-    value = np.repeat(sentence + _PARAGRAPH * best[paragraph], length) + _WORD_KEEP * keep + _WORD_ANSWER * answer
+    coarse = sentence + _PARAGRAPH * best[paragraph]
+    fine = _WHOLE + (1 - _WHOLE) / (1 + np.exp(np.clip(coarse - _CLEAR, -50, 50)))
+    value = np.repeat(coarse, length) + np.repeat(fine, length) * (_WORD_KEEP * keep + _WORD_ANSWER * answer)
     found: Floats = (1 / (1 + np.exp((_MIDDLE - value) / _SPREAD))).astype(np.float32)
     found[np.isnan(heads[:, 0])] = np.nan
     return found
