@@ -1,6 +1,6 @@
 """Worked examples before a question: do numbers survive whole, and does the question stay?
 
-    python bench/demonstrations.py ../shared/data/tasks/gsm8k [--model NAME|DIR] [--prompts 200] [--json OUT]
+    python bench/demonstrations.py ../shared/data/tasks/gsm8k [--model NAME|DIR] [--prompts 200] [--keep REGEX]
 
 Prompts of eight worked GSM8K problems (train) with another problem (test) as question at the end, as one plain text.
 *Numbers of kept lines*: of the numbers on lines of which a word is kept, the share that is there, whole. *Cut*: numbers
@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder with train.jsonl.gz and test.jsonl")
     parser.add_argument("--model", default=laconic.DEFAULT_MODEL)
     parser.add_argument("--prompts", type=int, default=200)
+    parser.add_argument("--keep", action="append", default=[], help=r"what is never dropped; '\d': all numbers")
     parser.add_argument("--json", type=Path, help="write the numbers there")
     args = parser.parse_args()
     model, count = laconic.load(args.model), counter("o200k_base")
@@ -61,7 +62,8 @@ def main() -> None:
     print("|--:|--:|--:|--:|--:|--:|--:|")
     for rate in RATES:
         rows = []
-        for (shots, question), c in zip(pairs, model.compress_many([a + b for a, b in pairs], rate=rate), strict=True):
+        compressed = model.compress_many([a + b for a, b in pairs], rate=rate, protect=args.keep)
+        for (shots, question), c in zip(pairs, compressed, strict=True):
             text = shots + question
             fits = count(question) < (Budget(rate=rate).limit(count(text)) or 0)
             whole, cut = c.text.endswith(question), 1 - (numbers_whole(text, c.text) or 0)
