@@ -37,6 +37,8 @@ class ByLength:
 
     name = "length"
     model = "by-length"
+    reads_question = False
+    reads_budget = False
 
     def score(self, tilings: Sequence[Tiling], progress: Progress | None = None) -> list[Scores]:
         return [Scores(np.array([len(u.strip()) / 20 for u in t], np.float32), self.name) for t in tilings]
