@@ -176,12 +176,13 @@ def test_two_processes_share_the_work(base, files, tmp_path):
     """As `torchrun` starts them: each takes every other batch, and one of them writes."""
     command = ["train", "classifier", str(files), "--dev", str(files), "--base", str(base), "-o", str(tmp_path / "run")]
     command += ["--epochs", "2", "--window", "64", "--batch", "64", "--save-every", "1"]
-    run = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "-m", "laconic.cli"]
+    run = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "laconic.cli"]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run([sys.executable, *run, *command], capture_output=True, text=True, env=env, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
-    whole = torch.load(tmp_path / "run" / "resume.pt", weights_only=True)
-    assert len(whole["rng"]) == 2 and whole["state"]["step"] == len(whole["state"]["history"]) * 4
+    train([Source(files)], files, tmp_path / "alone", Settings(str(base), epochs=2, window=64, tokens=64))
+    both, alone = (torch.load(tmp_path / name / "resume.pt", weights_only=True) for name in ("run", "alone"))
+    assert len(both["rng"]) == 2 and 2 * both["state"]["step"] == alone["state"]["step"]
     assert (tmp_path / "run" / "model" / "laconic.json").exists()
 
 
