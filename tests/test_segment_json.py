@@ -65,6 +65,7 @@ rows = st.lists(value, min_size=1, max_size=4) | st.dictionaries(keys, value, mi
 @given(rows, layout, st.integers(0, 2**32))
 @example(["中\u2028" * 40, True], {"ensure_ascii": False}, 3)
 @example({"": "word " * 12 + "\u2028"}, {"ensure_ascii": False}, 0)
+@example(["\u2028" + "word" * 12], {"ensure_ascii": False}, 0)
 @example(["ก.\n\u00e9t" + "中文(abc)" * 20 + "abc"], {}, 1)
 def test_any_choice_parses(data: Any, how: dict[str, Any], seed: int) -> None:
     text = json.dumps(data, **how)

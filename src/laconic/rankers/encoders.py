@@ -58,7 +58,7 @@ class Reranker:
         for start in range(0, len(order), _BATCH):
             part = order[start : start + _BATCH]
             logits[part] = self._logits([texts[k] for k in part], question)
-        return _best(logits, document, len(documents), floor=float(logits.min(initial=0)))
+        return _best(logits, document, len(documents), floor=float(logits.min()) if len(logits) else 0.0)
 
     def _logits(self, texts: list[str], question: str) -> Floats:
         batch = self._tokenizer(

@@ -135,6 +135,9 @@ class _Scan:
         plan, tail = self.plan, end - 1
         opened = json_opening().match(plan.text, start, tail)
         assert opened, "a string opens with a quote"
+        if opened.end() == tail:  # nothing stands apart from the quote, so nothing would ask for it
+            plan.atom(head, end)
+            return
         plan.atom(head, opened.end(), mark=True)
         stop = opened.end()
         for unit in json_string().finditer(plan.text, stop, tail):
