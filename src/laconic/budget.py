@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -12,10 +11,10 @@ from numbers import Integral, Real
 from pathlib import Path
 
 from laconic.errors import InputError
+from laconic.text import readable
 
 DEFAULT_RATE = 0.5
 DEFAULT_COUNTER = "o200k_base"
-_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ class Counter:
     def __call__(self, text: str) -> int:
         """Tokens of a text; any str."""
         if not text.isascii():  # lone surrogates cannot be sent to any model: counted as U+FFFD
-            text = _SURROGATES.sub("\ufffd", text)
+            text = readable(text)
         size = self.function(text)
         if not isinstance(size, Integral):
             raise InputError(f"a counter returns a whole number, {self.name} returned {size!r}")

@@ -12,7 +12,7 @@ import numpy as np
 
 from laconic.errors import MissingExtraError, ModelError
 from laconic.export import quiet
-from laconic.text import Floats
+from laconic.text import Floats, readable
 
 _BATCH = 32  # texts
 _TOKENS = 256  # of a text; what all-MiniLM-L6-v2 was trained on
@@ -49,11 +49,6 @@ class SentenceEncoder:
         pooled = states[:, 0] if self._first else (states * mask).sum(1) / mask.sum(1)
         unit: Floats = self._torch.nn.functional.normalize(pooled, dim=-1).numpy()
         return unit
-
-
-def readable(text: str) -> str:
-    """Without lone surrogates, which no tokenizer takes."""
-    return text.encode("utf-8", "replace").decode()
 
 
 def transformers(what: str, folder: str | Path) -> tuple[Any, Any]:

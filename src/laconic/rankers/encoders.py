@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from laconic.backends.sentence_encoder import SentenceEncoder, default_folder, readable, transformers
+from laconic.backends.sentence_encoder import SentenceEncoder, default_folder, transformers
 from laconic.errors import ModelError
 from laconic.export import quiet
 from laconic.segment import sentences, words
-from laconic.text import Floats, Ints
+from laconic.text import Floats, Ints, readable
 
 _PASSAGE = 1000  # characters; about 230 tokens of English
 _TOKENS = 512  # of a question and a passage together

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import random
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -25,12 +24,11 @@ from laconic.distill.align import kept_units, units
 from laconic.errors import InputError
 from laconic.features import Features
 from laconic.segment import sentences, words
+from laconic.text import readable
 
 KEEP, EVIDENCE, ANSWER = range(3)  # columns of the labels
 _UNKNOWN = -1
 _QUESTION = 64  # tokens of a question that are read, the last ones; at most a third of a window
-
-_SURROGATES = re.compile("[\ud800-\udfff]")  # no tokenizer takes them
 
 Labels = npt.NDArray[np.float32]
 
@@ -110,7 +108,7 @@ def _ranges(values: Any, width: int, length: int) -> bool:
 
 def row(record: dict[str, Any], tokenizer: Any, window: int) -> Row:
     """One record of a data file in tokens."""
-    text, question = (_SURROGATES.sub("\ufffd", record.get(name) or "") for name in ("text", "question"))
+    text, question = (readable(record.get(name) or "") for name in ("text", "question"))
     most, around = min(_QUESTION, window // 3), _around(tokenizer)
     asked = tokenizer(question, add_special_tokens=False)["input_ids"][-most:] if question.strip() else []
     encoded = tokenizer(
