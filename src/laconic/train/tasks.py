@@ -24,7 +24,7 @@ Encode = Callable[[str], list[int]]
 
 _SHORTEST = 8  # tokens of a passage to copy
 _PEOPLE = (2, 8)  # of whom a context tells two facts each
-_ASKED = 4  # facts that a context is asked for
+_ASKED = 8  # facts that a context is asked for, at most
 
 _KINDS = (  # fact, question, values
     (
@@ -110,17 +110,20 @@ def text(ids: Ints) -> Window:
 
 
 def copies(corpus: Corpus, window: int, random: np.random.Generator) -> Window:
-    """Passages of the corpus of many lengths, each twice; what is asked for is the second of each."""
+    """Passages of the corpus, each twice; what is asked for is the second of each.
+
+    As many passages of 8 to 16 tokens as of 16 to 32, and so on: copying is learnt from short ones first.
+    """
     parts: list[_Part] = []
     while (room := (window - _length(parts) - 3) // 2) >= _SHORTEST:
-        longest = min(room, int(random.integers(_SHORTEST, (window - 3) // 2 + 1)))
+        longest = min(room, round(_SHORTEST * (((window - 3) / 2 / _SHORTEST) ** random.random())))
         passage = _passage(corpus, longest, random)
         parts += [_Part([BOS], False), _Part(passage), _Part([BOS], False), _Part(passage, asked=True), _Part([EOS])]
     return _joined(parts, window)
 
 
 def recalls(encode: Encode, window: int, random: np.random.Generator, *, fresh: bool = False) -> Window:
-    """Contexts of 4 to 16 facts with questions about four of them; nothing is to be learnt from the facts themselves.
+    """Contexts of 4 to 16 facts with questions about up to eight of them; nothing is to be learnt from the facts themselves.
 
     fresh: names that are never trained on. Of a window that is too short for a context nothing is to be learnt.
     """
