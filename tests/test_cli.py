@@ -56,6 +56,43 @@ def test_standard_input_and_byte_order_mark(capfdbinary, monkeypatch):
     assert run(capfdbinary, "compress", "-", "--rate", "1")[1] == TEXT
 
 
+@pytest.fixture
+def documents(tmp_path):
+    texts = {
+        "rome.txt": "The weather was fine in Rome, and the ships lay in the harbour all day long.",
+        "oslo.txt": "Ann Smith signed the contract in Oslo on 3 May 2021, after three days of talks.",
+        "bread.txt": "Bread is made of flour, water and salt; the oven has to be very hot for it.",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    return [tmp_path / name for name in texts]
+
+
+def test_several_files_are_documents_within_one_budget(capfdbinary, documents):
+    asked = ("--question", "Who signed the contract?", "--tokens", "25")
+    status, out, _ = run(capfdbinary, "compress", *documents, *asked, "--order", "best_first", "--format", "json")
+    result = json.loads(out)
+    assert status == 0 and result["order"][0] == 1 and result["tokens_after"] <= 25
+    assert result["text"].startswith("Ann Smith signed the contract")
+    _, text, _ = run(capfdbinary, "compress", *documents, *asked, "--ranker", "bm25", "--spread", "1")
+    assert "Ann Smith" in text and "oven" not in text
+
+
+@pytest.mark.parametrize(
+    ("args", "advice"),
+    [
+        (["--threshold", "0.5"], "--threshold is for one text; pass --rate or --tokens for several documents"),
+        (["--question", "Who?", "--order", "best"], "order must be one of original, best_first, two_ended, got 'best'"),
+        (["--question", "Who?", "--ranker", "bm26"], "no ranker 'bm26'; there are"),
+        (["--order", "best_first"], "pass question="),
+    ],
+)
+def test_wrong_use_of_several_files(capfdbinary, documents, args, advice):
+    status, out, err = run(capfdbinary, "compress", *documents, *args)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert advice in err
+
+
 def test_output_file_gets_exactly_the_text(capfdbinary, document, tmp_path):
     out = tmp_path / "short.txt"
     assert run(capfdbinary, "compress", document, "--rate", "1", "-o", out)[1] == ""
@@ -124,6 +161,8 @@ def test_models_lists_the_default(capfdbinary):
         (["--model", "laconic-smal"], "did you mean 'laconic-small'?"),
         (["--counter", "gpt"], "no counter 'gpt'; pass o200k_base"),
         (["--colour"], "unrecognized arguments: --colour"),
+        (["--order", "best_first"], "--order is for several documents; pass more than one FILE"),
+        (["--spread", "1"], "--spread is for several documents"),
     ],
 )
 def test_wrong_use_gets_one_helpful_line_and_exit_2(capfdbinary, document, args, advice):

@@ -99,7 +99,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _compression_options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("file", nargs="?", default="-", metavar="FILE", help="UTF-8 text; - or nothing: standard input")
+    sub.add_argument(
+        "files",
+        nargs="*",
+        default=["-"],
+        metavar="FILE",
+        help="UTF-8 text; - or nothing: standard input; several: documents, compressed together within one budget",
+    )
     budget = sub.add_argument_group("budget (one of them; default: --rate 0.5)")
     budget.add_argument("--rate", type=_number, metavar="R", help="share of tokens to keep, in (0, 1]")
     budget.add_argument("--tokens", type=_whole, metavar="N", help="most tokens to keep, counted on the result")
@@ -121,6 +127,15 @@ def _compression_options(sub: argparse.ArgumentParser) -> None:
         help="whose tokens are counted: o200k_base (default), cl100k_base, words, or a folder with a tokenizer.json",
     )
     sub.add_argument("--plain", action="store_true", help="no special care of JSON, code, Markdown, negations")
+    several = sub.add_argument_group("several documents and a question")
+    several.add_argument(
+        "--ranker",
+        metavar="R[=MODEL]",
+        help="how relevant each one is: bm25, gzip, evidence, embedding=DIR, reranker=DIR, perplexity=DIR "
+        "(default: the model's own scores, bm25 if it reads no questions)",
+    )
+    several.add_argument("--order", metavar="O", help="original (default), best_first, two_ended (the best at both ends)")
+    several.add_argument("--spread", type=_number, metavar="S", help="the best one keeps so much more, the worst less")
 
 
 def _distill_options(sub: argparse.ArgumentParser) -> None:
@@ -259,18 +274,18 @@ def _run(args: argparse.Namespace) -> Compression:
     from laconic.budget import Budget
 
     Budget(args.rate, args.tokens, args.threshold)  # before reading or loading anything
-    text = _read(args.file)
+    arrangement = {k: v for k in ("ranker", "order", "spread") if (v := getattr(args, k)) is not None}
+    if len(args.files) == 1 and arrangement:
+        raise InputError(f"--{next(iter(arrangement))} is for several documents; pass more than one FILE")
+    if len(args.files) > 1 and args.threshold is not None:
+        raise InputError("--threshold is for one text; pass --rate or --tokens for several documents")
+    texts = [_read(name) for name in args.files]
     compressor = laconic.load(args.model, method=args.method, counter=args.counter, structure=not args.plain)
-    with _bar(len(text)) as progress:
-        return compressor.compress(
-            text,
-            rate=args.rate,
-            tokens=args.tokens,
-            threshold=args.threshold,
-            question=args.question,
-            protect=args.keep,
-            progress=progress,
-        )
+    options = {"rate": args.rate, "tokens": args.tokens, "question": args.question, "protect": args.keep}
+    if len(texts) > 1:
+        return compressor.compress_documents(texts, **options, **arrangement)
+    with _bar(len(texts[0])) as progress:
+        return compressor.compress(texts[0], threshold=args.threshold, progress=progress, **options)
 
 
 @contextmanager
