@@ -134,7 +134,7 @@ def _compression_options(sub: argparse.ArgumentParser) -> None:
         help="how relevant each one is: bm25, gzip, evidence, embedding=DIR, reranker=DIR, perplexity=DIR "
         "(default: the model's own scores, bm25 if it reads no questions)",
     )
-    several.add_argument("--order", metavar="O", help="original (default), best_first, two_ended (the best at both ends)")
+    several.add_argument("--order", metavar="O", help="original (default), best_first, two_ended (best at both ends)")
     several.add_argument("--spread", type=_number, metavar="S", help="the best one keeps so much more, the worst less")
 
 

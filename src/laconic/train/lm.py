@@ -21,13 +21,14 @@ from laconic.errors import InputError
 from laconic.export import quiet
 from laconic.train import bpe, tasks
 from laconic.train.corpus import Packed, Texts, prepare
+from laconic.train.induction import wire
 from laconic.train.loop import Loop, Say, State, nothing
 from laconic.train.tasks import Mix, Window
 
 _TIMES = 10  # that a run is judged …
 _APART = 50  # … but not more often than after so many steps
 _DEV = 32  # windows to judge by, of each file and each task
-_CHUNK = 2048  # tokens whose float32 scores exist at the same time
+_CHUNK = 512  # tokens whose float32 scores exist at the same time
 _DECAY = 0.3  # share of the steps in which the learning rate falls
 
 
@@ -231,7 +232,7 @@ class _Run(Loop):
 
 
 def _llama(settings: Settings, vocabulary: int) -> Any:
-    """A Llama with half as many heads of keys and values, and 2.75 times the width between (in steps of 32)."""
+    """A Llama with half as many heads of keys and values, 2.75 times the width between (in steps of 32); it can copy."""
     import transformers
 
     s = settings
@@ -247,8 +248,11 @@ def _llama(settings: Settings, vocabulary: int) -> Any:
         bos_token_id=bpe.BOS,
         eos_token_id=bpe.EOS,
         pad_token_id=bpe.PAD,
+        initializer_range=s.width**-0.5,
     )
-    return transformers.LlamaForCausalLM(config)
+    lm = transformers.LlamaForCausalLM(config)
+    wire(lm)
+    return lm
 
 
 def _objective(lm: Any, torch: Any) -> Any:
@@ -270,7 +274,10 @@ def _objective(lm: Any, torch: Any) -> Any:
         def forward(self, ids: Any, learn: Any) -> Any:
             hidden, wanted = self.lm.model(ids, use_cache=False).last_hidden_state, learn[:, 1:]
             places, targets = hidden[:, :-1][wanted], ids[:, 1:][wanted]
-            parts = zip(places.split(_CHUNK), targets.split(_CHUNK), strict=True)
+            rest = -len(targets) % _CHUNK  # chunks of one size: freed memory fits again
+            places = torch.nn.functional.pad(places, (0, 0, 0, rest))
+            padded = torch.nn.functional.pad(targets, (0, rest), value=-100)
+            parts = zip(places.split(_CHUNK), padded.split(_CHUNK), strict=True)
             return sum(checkpoint(spent, *part, use_reentrant=False) for part in parts) / max(1, len(targets))
 
     return Objective()

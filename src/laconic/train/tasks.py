@@ -123,7 +123,7 @@ def copies(corpus: Corpus, window: int, random: np.random.Generator) -> Window:
 
 
 def recalls(encode: Encode, window: int, random: np.random.Generator, *, fresh: bool = False) -> Window:
-    """Contexts of 4 to 16 facts with questions about up to eight of them; nothing is to be learnt from the facts themselves.
+    """Contexts of 4 to 16 facts with questions about up to eight; nothing is to be learnt from the facts themselves.
 
     fresh: names that are never trained on. Of a window that is too short for a context nothing is to be learnt.
     """
