@@ -232,7 +232,7 @@ class _Run(Loop):
 
 
 def _llama(settings: Settings, vocabulary: int) -> Any:
-    """A Llama with half as many heads of keys and values, 2.75 times the width between (in steps of 32); it can copy."""
+    """A Llama wired to copy: half as many heads of keys and values, 2.75 times the width between (in steps of 32)."""
     import transformers
 
     s = settings
