@@ -1,6 +1,6 @@
 """Worked examples before a question: do numbers survive whole, and does the question stay?
 
-    python bench/demonstrations.py ../shared/data/tasks/gsm8k [--model NAME|DIR] [--prompts 200] [--keep REGEX]
+    python bench/demonstrations.py ../shared/data/tasks/gsm8k [--model NAME|DIR] [--method M] [--prompts 200] [--keep REGEX]
 
 Prompts of eight worked GSM8K problems (train) with another problem (test) as question at the end, as one plain text.
 *Numbers of kept lines*: of the numbers on lines of which a word is kept, the share that is there, whole. *Cut*: numbers
@@ -51,11 +51,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder with train.jsonl.gz and test.jsonl")
     parser.add_argument("--model", default=laconic.DEFAULT_MODEL)
+    parser.add_argument("--method", default="llmlingua2", help="default: %(default)s")
     parser.add_argument("--prompts", type=int, default=200)
     parser.add_argument("--keep", action="append", default=[], help=r"what is never dropped; '\d': all numbers")
     parser.add_argument("--json", type=Path, help="write the numbers there")
     args = parser.parse_args()
-    model, count = laconic.load(args.model), counter("o200k_base")
+    model, count = laconic.load(args.model, method=args.method), counter("o200k_base")
     pairs = prompts(args.data, args.prompts)
     found = {}
     print("| rate | got | numbers kept | numbers of kept lines | cut | question whole | of those that fit |")
