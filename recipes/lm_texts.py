@@ -20,9 +20,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from laconic.train.split import held_out
+from laconic.train.split import held_out, published
 
-UNSEEN_FROM = "2606"  # year and month of an arXiv identifier
+UNSEEN_FROM = 2026, 6  # of arXiv
 ONE_IN = {"arxiv": 20, "podcasts": 25, "meetings": 16, "documents": 25, "wikipedia": 6}  # documents are held out
 PROBE = 100  # letters from the middle of a passage by which its document is known
 _OTHER = re.compile(r"[^a-z]+")
@@ -59,7 +59,7 @@ def articles(text: str) -> Iterator[tuple[str, str]]:
 
 def place(kind: str, name: str, text: str, teacher: Sequence[str]) -> str:
     """The file that a document belongs to, or "" for none."""
-    new = kind == "arxiv" and name >= UNSEEN_FROM
+    new = kind == "arxiv" and published(name) >= UNSEEN_FROM
     if (new or kind != "arxiv") and held_out(name, ONE_IN[kind]):
         return kind
     if new:

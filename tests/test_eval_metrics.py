@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from math import exp
+
 import pytest
 
 from laconic.eval.data import Example
-from laconic.eval.kinds import bleu, class_named, code_similarity, kind, numbers_right, rouge
+from laconic.eval.kinds import bleu, class_named, code_similarity, corpus_bleu, kind, numbers_right, rouge
 from laconic.eval.metrics import (
     bbh_answer,
     bbh_correct,
     evidence_recall,
     exact_match,
+    exact_prefix,
     gsm8k_answer,
     gsm8k_correct,
     line_numbers,
@@ -19,6 +22,7 @@ from laconic.eval.metrics import (
     numbers_whole,
     qa_score,
     survives,
+    token_accuracy,
     token_f1,
     within,
 )
@@ -145,6 +149,16 @@ def test_bleu_is_a_share():
     assert bleu("the cat sat on a mat", ["the cat sat on the mat"]) == pytest.approx(by_hand)
 
 
+def test_bleu_of_a_corpus_counts_over_all_answers():
+    # words 5/6 and 4/4, pairs 3/5 and 3/3, threes 2/4 and 2/2, fours 1/3 and 1/1; 10 words, the references have 11
+    answers, golds = ["the cat sat on a mat", "a dog ran off"], ["the cat sat on the mat", "a dog ran off ."]
+    by_hand = exp(1 - 11 / 10) * (9 / 10 * 6 / 8 * 4 / 6 * 2 / 4) ** 0.25
+    assert corpus_bleu(answers, golds) == pytest.approx(by_hand)
+    assert corpus_bleu(answers, golds) != pytest.approx(
+        sum(bleu(a, [g]) for a, g in zip(answers, golds, strict=True)) / 2, abs=0.01
+    )
+
+
 def test_longbench_measures_by_hand():
     assert numbers_right("Paragraph 3, or 7", "Paragraph 3") == 1 / 2
     assert numbers_right("none", "Paragraph 3") == 0
@@ -193,3 +207,21 @@ def test_a_data_set_without_a_measure_is_refused_by_name():
     example = Example("1", "context", "q", ("a",), meta={"dataset": "vcsum", "classes": []})
     with pytest.raises(ValueError, match="'vcsum'; there are narrativeqa"):
         kind("longbench").scores("answer", example)
+
+
+@pytest.mark.parametrize(
+    ("answer", "gold", "accuracy", "prefix"),
+    [
+        ([1, 2, 3], [1, 2, 3], 1, 1),
+        ([1, 2, 3, 3], [1, 2, 3], 3 / 4, 1),  # went on and on
+        ([1, 2], [1, 2, 3, 4], 1 / 2, 1 / 2),  # stopped too early
+        ([1, 9, 3, 4], [1, 2, 3, 4], 3 / 4, 1 / 4),
+        ([2, 3, 4], [1, 2, 3, 4], 0, 0),  # a token too few, and all are in the wrong place
+        ([], [1], 0, 0),
+        ([1], [], 0, 1),
+        ([], [], 1, 1),
+    ],
+)
+def test_regenerated_tokens_by_hand(answer, gold, accuracy, prefix):
+    assert token_accuracy(answer, gold) == pytest.approx(accuracy)
+    assert exact_prefix(answer, gold) == pytest.approx(prefix)

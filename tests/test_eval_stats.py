@@ -49,7 +49,7 @@ def test_share_is_the_quotient_of_the_means():
     interval = share([0.5, 0, 1], [1, 0, 1])
     assert interval.value == pytest.approx(0.75)
     assert interval.low <= 0.75 <= interval.high <= 1
-    assert np.isnan(share([0, 0], [0, 0]).value)
+    assert np.isnan(share([0, 0], [0, 0]).value) and np.isnan(share([1, 0], [1, -1]).value)
 
 
 def test_equal_values_have_no_width_and_a_seed_repeats():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import re
 from collections import Counter
 from math import log
 
@@ -159,7 +160,8 @@ def test_a_recall_window_asks_what_it_told(tokenizer, fresh):
         for context in tokenizer.decode(ids, skip_special_tokens=False).split("<s>")[1:]:
             told, *questions = context.split("\nQuestion: ")
             facts = [f.removesuffix(".") for f in told.split(". ")]
-            assert 4 <= len(facts) <= 16 and len(set(facts)) == len(facts) and len(questions) == 4
+            assert 4 <= len(facts) <= 16 and len(set(facts)) == len(facts)
+            assert len(questions) == len(set(questions)) == min(8, len(facts))
             for question in questions:
                 (name,) = [word.rstrip("?") for word in question.split("?")[0].split() if word.istitle()][1:]
                 answer = question.split(" Answer: ")[1].removesuffix("</s>")
@@ -177,12 +179,117 @@ def test_names_of_dev_are_never_trained_on():
     assert len(seen) > 2000 and len(unseen) > 2000 and not seen & unseen
 
 
+@pytest.mark.parametrize(("people", "kinds"), [(1, 6), (3, 2), (2, 5)])
+def test_facts_tell_each_kind_of_each_person_and_ask_for_all(people, kinds):
+    """Read back with patterns of their own: a name and a value of every fact, and the same by question."""
+    patterns = {
+        r"(\w+) lives in (\w+)": r"Where does (\w+) live\?",
+        r"(\w+) works as a (\w+)": r"What does (\w+) work as\?",
+        r"(\w+) keeps a (\w+)": r"What animal does (\w+) keep\?",
+        r"(\w+) likes (\w+)": r"What food does (\w+) like\?",
+        r"The colour of (\w+) is (\w+)": r"What is the colour of (\w+)\?",
+        r"The code of (\w+) is (\d{4})": r"What is the code of (\w+)\?",
+    }
+    orders = set()
+    for seed in range(30):
+        told = tasks.facts(people, kinds, np.random.default_rng(seed))
+        found = {}
+        for fact in told.text.removesuffix(".").split(". "):
+            ((kind, match),) = [(k, m) for k, p in enumerate(patterns) if (m := re.fullmatch(p, fact))]
+            found[kind, match[1]] = match[2]
+        assert len({name for _, name in found}) == people and len({kind for kind, _ in found}) == kinds
+        asked = {}
+        for question, answer in told.questions:
+            ((kind, match),) = [(k, m) for k, p in enumerate(patterns.values()) if (m := re.fullmatch(p, question))]
+            asked[kind, match[1]] = answer
+        assert asked == found and len(found) == len(told.questions) == people * kinds
+        orders.add(tuple(kind for kind, _ in found))
+    assert len(orders) > 10
+
+
+def test_what_is_told_and_asked_in_tokens_is_the_text_of_a_window(tokenizer):
+    def encode(text):
+        return tokenizer.encode(text, add_special_tokens=False).ids
+
+    told = tasks.facts(1, 6, np.random.default_rng(0), fresh=True)
+    asked = told.asked(encode)
+    assert tokenizer.decode(asked.context) == told.text
+    for (question, answer), (q, a) in zip(told.questions, asked.questions, strict=True):
+        assert tokenizer.decode(q + a) == f"\nQuestion: {question} Answer: {answer}"
+        assert tokenizer.decode(a) == f" {answer}"
+
+
+@settings(max_examples=60, deadline=None)
+@given(count=st.integers(1, 64), seed=st.integers(0, 10**6))
+def test_pairs_have_distinct_keys_and_answers_that_they_told(count, seed):
+    asked = tasks.pairs(count, np.random.default_rng(seed))
+    assert len(asked.context) == 3 * count - 1
+    between, told = asked.context[2::3], dict(zip(asked.context[::3], asked.context[1::3], strict=True))
+    assert len(told) == count and len(set(between)) == (count > 1)
+    assert len(asked.questions) == min(4, count) == len({tuple(q) for q, _ in asked.questions})
+    signs = {(question[0], question[2]) for question, _ in asked.questions}
+    assert len(signs) == 1 and all(len(question) == 3 for question, _ in asked.questions)
+    assert all([told[question[1]]] == answer for question, answer in asked.questions)
+    groups = [set(told), set(told.values()), {*between, *signs.pop()}]
+    assert len(set.union(*groups)) == sum(map(len, groups)) and set.union(*groups) <= set(range(3, bpe.LEAST))
+
+
+def test_a_pair_is_six_bits():
+    """Keys and values are uniform over 64 symbols each, and nothing about a value follows from its key or its place."""
+    drawn = [tasks.pairs(16, np.random.default_rng(k)) for k in range(2000)]
+    keys = np.array([a.context[::3] for a in drawn])
+    values = np.array([a.context[1::3] for a in drawn])
+    for symbols in (keys, values):
+        counts = np.unique(symbols, return_counts=True)[1]
+        assert len(counts) == 64 and ((counts / counts.sum() * 64 - 1) ** 2).mean() < 0.01
+    table = np.histogram2d(keys.ravel(), values.ravel(), bins=64)[0] / keys.size
+    expected = table.sum(1)[:, None] * table.sum(0)
+    information = np.nansum(table * np.log2(np.where(table > 0, table, np.nan) / expected))
+    assert information < 1.2 * 63**2 / (2 * log(2) * keys.size)  # what chance alone gives
+    places = [a.context.index(q[1]) // 3 for a in drawn for q, _ in a.questions]
+    assert np.ptp(np.bincount(places, minlength=16)) < 200  # 500 each
+
+
+@pytest.mark.parametrize("window", [32, 69, 200])
+def test_a_lookup_window_holds_whole_contexts_and_learns_no_pair(window):
+    sizes = Counter()
+    for seed in range(80):
+        w = tasks.lookups(window, np.random.default_rng(seed))
+        assert w.ids.shape == w.learn.shape == w.asked.shape == (window,)
+        text = " ".join(map(str, w.ids)).removesuffix(" 2" * int((w.ids == bpe.PAD).sum()))
+        at = answers = 0
+        for context in text.removeprefix("0 ").split(" 0 "):
+            told, *asked = [list(map(int, part.split())) for part in re.split(r" 4 | 1(?:$| 4 )", context) if part]
+            pairs_told = dict(zip(told[::3], told[1::3], strict=True))
+            sizes[len(pairs_told)] += 1
+            assert all(pairs_told[k] == v for k, _, v in asked) and len(asked) == 4
+            start = at + 1 + len(told)
+            assert not w.learn[at:start].any() and w.learn[start : start + 20].all()
+            numbers = [n for k in range(4) for n in (-1, -1, -1, answers + k, -1)]
+            assert w.asked[at : start + 20].tolist() == [-1] * (len(told) + 1) + numbers
+            at, answers = start + 20, answers + 4
+        assert not w.learn[at:].any()
+    assert min(sizes) == 4 and max(sizes) == {32: 4}.get(window, 16)
+
+
+def test_numbers_of_facts_and_pairs_that_make_no_sense_are_refused():
+    random = np.random.default_rng(0)
+    for people, kinds in ((0, 1), (1, 0), (1, 7)):
+        with pytest.raises(InputError, match=f"got {people} and {kinds}"):
+            tasks.facts(people, kinds, random)
+    for count in (0, 65):
+        with pytest.raises(InputError, match=f"from 1 to 64 pairs, got {count}"):
+            tasks.pairs(count, random)
+
+
 def test_a_mix_has_its_shares_and_is_the_same_from_any_step(tokenizer):
     def mix():
-        return tasks.Mix(corpus([300]), lambda text: [7] * 9, 256, copy=0.2, recall=0.3, steps=100, rows=8, seed=3)
+        return tasks.Mix(
+            corpus([300]), lambda text: [7] * 9, 256, copy=0.2, recall=0.3, lookup=0.1, steps=100, rows=8, seed=3
+        )
 
-    shares = [float((mix().kinds == k).mean()) for k in range(3)]
-    assert shares == pytest.approx([0.5, 0.2, 0.3], abs=0.06)
+    shares = [float((mix().kinds == k).mean()) for k in range(4)]
+    assert shares == pytest.approx([0.4, 0.2, 0.3, 0.1], abs=0.06)
     whole, late = mix(), mix()
     windows = [whole[s, r] for s in range(100) for r in range(8)]
     assert all((late[99, r].ids == windows[99 * 8 + r].ids).all() for r in range(8))
@@ -347,6 +454,9 @@ def test_other_texts_or_settings_do_not_go_on(files, tmp_path):
         {"copy": -0.1},
         {"copy": 0.6, "recall": 0.5},
         {"recall": float("nan")},
+        {"lookup": -0.1},
+        {"copy": 0.4, "recall": 0.3, "lookup": 0.4},
+        {"lookup": float("nan")},
         {"seed": -1},
     ],
 )
@@ -385,6 +495,16 @@ def test_two_dev_files_of_one_name_are_refused(files, tmp_path):
 def test_a_window_too_short_for_facts_is_refused(files, tmp_path):
     with pytest.raises(InputError, match="too short for facts"):
         train(files, tmp_path / "out", Settings(steps=1, **{**TINY, "recall": 0.1}))
+
+
+def test_shares_may_fill_a_mix():
+    assert Settings(copy=0.3, recall=0.3, lookup=0.4) and Settings(copy=0.7, recall=0.2, lookup=0.1)
+
+
+def test_lookups_are_scored_where_they_are_learnt(files, tmp_path):
+    train(files, tmp_path / "out", Settings(steps=1, **{**TINY, "window": 64, "lookup": 0.5}))
+    best = json.loads((tmp_path / "out" / "run.json").read_text())["best"]
+    assert 0 <= best["lookup"] < 0.2 and "copy" in best
 
 
 def test_broken_records_are_passed_over_where_asked_to(files, tmp_path):

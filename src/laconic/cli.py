@@ -221,6 +221,7 @@ def _lm_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--lr", type=_number, default=1.5e-3, metavar="LR", help="peak learning rate (default: 1.5e-3)")
     sub.add_argument("--copy", type=_number, default=0.2, metavar="S", help="share of copy windows (default: 0.2)")
     sub.add_argument("--recall", type=_number, default=0.2, metavar="S", help="share of fact windows (default: 0.2)")
+    sub.add_argument("--lookup", type=_number, default=0.0, metavar="S", help="share of pair windows (default: 0)")
 
 
 def _run_options(sub: argparse.ArgumentParser) -> None:
@@ -398,6 +399,7 @@ def _train_lm(args: argparse.Namespace) -> int:
         lr=args.lr,
         copy=args.copy,
         recall=args.recall,
+        lookup=args.lookup,
         seed=args.seed,
     )
     texts = Texts(tuple(args.data), tuple(args.dev), args.text_field, args.broken == "skip")

@@ -49,6 +49,13 @@ def bleu(answer: str, golds: Sequence[str]) -> float:
     return float(sentence_bleu(answer, list(golds)).score) / 100
 
 
+def corpus_bleu(answers: Sequence[str], golds: Sequence[str]) -> float:
+    """BLEU of a whole corpus in [0, 1] by sacrebleu (13a, exponential smoothing); one reference an answer."""
+    from sacrebleu import corpus_bleu as whole
+
+    return float(whole(list(answers), [list(golds)]).score) / 100
+
+
 def span_scores(answer: str, example: Example) -> Scores:
     """SQuAD's EM and F1."""
     return {"em": exact_match(answer, example.answers), "f1": token_f1(answer, example.answers)}

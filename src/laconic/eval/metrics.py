@@ -151,3 +151,23 @@ def within(rate: float, tokens_before: int, tokens_after: int) -> float:
 
     limit = Budget(rate=rate).limit(tokens_before)
     return float(limit is not None and tokens_after <= limit)
+
+
+def token_accuracy(answer: Sequence[int], gold: Sequence[int]) -> float:
+    """Share of places where both have the same token, of the places of the longer one; 1 only for the very same.
+
+    >>> token_accuracy([7, 8, 9], [7, 5, 9, 6])
+    0.5
+    """
+    right = sum(a == g for a, g in zip(answer, gold, strict=False))
+    return right / max(len(answer), len(gold)) if answer or gold else 1.0
+
+
+def exact_prefix(answer: Sequence[int], gold: Sequence[int]) -> float:
+    """Share of the gold tokens before the first one that is wrong or missing.
+
+    >>> exact_prefix([7, 8, 5, 6], [7, 8, 9, 6])
+    0.5
+    """
+    wrong = (k for k, token in enumerate(gold) if list(answer[k : k + 1]) != [token])
+    return next(wrong, len(gold)) / len(gold) if gold else 1.0

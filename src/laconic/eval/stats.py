@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
+Sample = Sequence[float] | Array  # one number an example
 ROUNDS = 2000
 TAILS = (0.025, 0.975)
 
@@ -54,16 +55,18 @@ def _weights(groups: int) -> npt.NDArray[np.int64]:
     return np.random.default_rng(0).multinomial(groups, np.full(groups, 1 / groups), ROUNDS)
 
 
-def mean(values: Sequence[float], groups: Sequence[str] | None = None) -> Interval:
+def mean(values: Sample, groups: Sequence[str] | None = None) -> Interval:
     """The mean of the examples."""
     return bootstrap(np.array(values, np.float64)[:, None], lambda m: m[:, 0], groups)
 
 
-def difference(left: Sequence[float], right: Sequence[float], groups: Sequence[str] | None = None) -> Interval:
+def difference(left: Sample, right: Sample, groups: Sequence[str] | None = None) -> Interval:
     """Mean of `left` minus mean of `right`, measured on the same examples in the same order."""
     return bootstrap(np.array([left, right], np.float64).T, lambda m: m[:, 0] - m[:, 1], groups)
 
 
-def share(part: Sequence[float], whole: Sequence[float], groups: Sequence[str] | None = None) -> Interval:
+def share(part: Sample, whole: Sample, groups: Sequence[str] | None = None) -> Interval:
     """Mean of `part` as a share of the mean of `whole`, on the same examples; NaN where that is 0."""
-    return bootstrap(np.array([part, whole], np.float64).T, lambda m: m[:, 0] / m[:, 1], groups)
+    return bootstrap(
+        np.array([part, whole], np.float64).T, lambda m: np.where(m[:, 1] == 0, np.nan, m[:, 0] / m[:, 1]), groups
+    )

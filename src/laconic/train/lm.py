@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
-from math import log
+from math import fsum, log
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +46,11 @@ class Settings:
     lr: float = 1.5e-3  # peak
     copy: float = 0.2  # share of windows that are passages to copy
     recall: float = 0.2  # share of windows that are facts to recall
+    lookup: float = 0.0  # share of windows that are pairs to look up
     seed: int = 0
 
     def __post_init__(self) -> None:
+        shares = fsum((self.copy, self.recall, self.lookup))
         for rule, value, fine in (
             ("steps must be 1 or more", self.steps, self.steps >= 1),
             ("a batch must have 1 window or more", self.batch, self.batch >= 1),
@@ -61,8 +63,10 @@ class Settings:
             ("layers must be 1 or more", self.layers, self.layers >= 1),
             ("heads must be even, 2 or more", self.heads, self.heads >= 2 and self.heads % 2 == 0),
             ("lr must be in [0, 1)", self.lr, 0 <= self.lr < 1),
-            ("copy must be in [0, 1]", self.copy, 0 <= self.copy <= 1),
-            ("recall must be in [0, 1 - copy]", self.recall, 0 <= self.recall <= 1 - self.copy),
+            ("copy must be 0 or more", self.copy, self.copy >= 0),
+            ("recall must be 0 or more", self.recall, self.recall >= 0),
+            ("lookup must be 0 or more", self.lookup, self.lookup >= 0),
+            ("copy, recall and lookup must be 1 or less together", shares, shares <= 1),
             ("seed must be 0 or more", self.seed, self.seed >= 0),
         ):
             if not fine:
@@ -96,6 +100,7 @@ class _Run(Loop):
             s.window,
             copy=s.copy,
             recall=s.recall,
+            lookup=s.lookup,
             steps=s.steps,
             rows=rows,
             seed=s.seed,
@@ -141,13 +146,15 @@ class _Run(Loop):
         return tasks.recalls(self._encode, self.settings.window, np.random.default_rng([k, 3]), fresh=True)
 
     def _make_dev(self) -> None:
-        """The windows to judge by: of each dev file, copies of them, and facts; the same ones for every seed."""
+        """The windows to judge by: of each dev file, copies of them, facts, pairs; the same ones for every seed."""
         window, corpora = self.settings.window, self.data.dev
         packed = {name: Packed(corpus, window, np.random.default_rng(0)) for name, corpus in corpora.items()}
         self.dev = {name: [tasks.text(p[k]) for k in range(min(_DEV, len(p)))] for name, p in packed.items()}
         turns = [list(corpora.values())[k % len(corpora)] for k in range(_DEV)]
         self.copied = [tasks.copies(c, window, np.random.default_rng([k, 4])) for k, c in enumerate(turns)]
         self.recalled = [self._recalls(k) for k in range(_DEV)]
+        some = range(_DEV if self.settings.lookup else 0)
+        self.looked_up = [tasks.lookups(window, np.random.default_rng([k, 5])) for k in some]
 
     def _batch(self, step: int) -> list[Window]:
         first = self.accelerator.process_index * self.settings.batch
@@ -191,12 +198,13 @@ class _Run(Loop):
             spent, ids = (np.concatenate(x) for x in zip(*some, strict=True))
             nats, count = nats + float(spent.sum()), count + len(ids)
             out[f"bits_per_byte {name}"] = float(spent.sum()) / log(2) / int(sizes[ids].sum())
-        right: dict[str, list[Any]] = {"copy": [], "first_sight": [], "recall": []}
+        right: dict[str, list[Any]] = {"copy": [], "first_sight": [], "recall": [], "lookup": []}
         for w, _, hit in self._read(lm, self.copied):
             right["copy"] += hit[w.asked >= 0].tolist()
             right["first_sight"] += hit[w.learn & (w.asked < 0) & (w.ids != bpe.EOS)].tolist()
-        for w, _, hit in self._read(lm, self.recalled):
-            right["recall"] += [bool(hit[w.asked == k].all()) for k in range(w.asked.max() + 1)]
+        for name, windows in (("recall", self.recalled), ("lookup", self.looked_up)):
+            for w, _, hit in self._read(lm, windows):
+                right[name] += [bool(hit[w.asked == k].all()) for k in range(w.asked.max() + 1)]
         shares = {name: float(np.mean(hits)) for name, hits in right.items() if hits}
         return {k: round(v, 4) for k, v in ({"loss": nats / count} | out | shares).items()}
 

@@ -117,15 +117,16 @@ def card_lm(about: Mapping[str, Any], record: Mapping[str, Any]) -> str:
         "|---|--:|",
         *(f"| {d['file']} | {d['texts']:,} |" for d in record["data"]),
         "",
-        f"{record['tokens']:,} tokens; of the windows, {settings['copy']:.0%} were passages to copy and "
-        f"{settings['recall']:.0%} made-up facts to recall.",
+        f"{record['tokens']:,} tokens; of the windows, {settings['copy']:.0%} were passages to copy, "
+        f"{settings['recall']:.0%} made-up facts to recall, {settings['lookup']:.0%} pairs of symbols to look up.",
         "",
         "## Scores of these weights in float32, on texts and names never trained on",
         "",
         *_scores(record["best"]),
         "`loss`: nats a token of text. `copy`, `first_sight`: share of tokens that are the most probable one, where a "
-        "passage comes again and where it is new. `recall`: share of answers right in all their tokens. Up to "
-        f"{record['windows']} windows each of {', '.join(d['file'] for d in record['dev'])}, passages of them, facts.",
+        "passage comes again and where it is new. `recall`, `lookup`: share of answers right in all their tokens. "
+        f"Up to {record['windows']} windows each of {', '.join(d['file'] for d in record['dev'])}, passages of them, "
+        "facts, pairs.",
         "",
         *_section("Limits", about.get("limits", "")),
         *_section("Licence", about.get("licence", "")),
