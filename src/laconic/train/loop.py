@@ -106,6 +106,15 @@ class Loop:
         """The speed, in words, at so many seconds a step."""
         return f"{seconds:.2f} s/step"
 
+    def _weights(self) -> dict[str, Any]:
+        """What is trained, of the model as it is now."""
+        weights: dict[str, Any] = self.accelerator.unwrap_model(self.model).state_dict()
+        return weights
+
+    def _take(self, weights: dict[str, Any]) -> None:
+        """Take back what `_weights` gave."""
+        self.model.load_state_dict(weights)
+
     def _extra(self) -> dict[str, Any]:
         """What else a killed run needs to go on."""
         return {}
@@ -145,7 +154,7 @@ class Loop:
         if not self.accelerator.is_main_process:
             return
         whole = {
-            "model": self.accelerator.unwrap_model(self.model).state_dict(),
+            "model": self._weights(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "rng": rng,
@@ -172,7 +181,7 @@ class Loop:
             )
         if whole.get("data", self._data()) != self._data():
             raise InputError(f"{path} is of a run on other data or devices; remove it, or change --output")
-        self.model.load_state_dict(whole["model"])
+        self._take(whole["model"])
         self._restore(whole)
         self.optimizer.load_state_dict(whole["optimizer"])
         self.schedule.load_state_dict(whole["schedule"])

@@ -1,0 +1,261 @@
+"""Train a soft encoder: LoRA and memory embeddings, until the frozen base reads slots in a text's place.
+
+500xCompressor (arXiv 2408.03094) learns to have the text said again, then answers; ICAE (arXiv 2307.06945) also what
+comes next. `distil` adds what the same reader says with the full context before it (PISCO, arXiv 2501.16075). Texts may
+begin short and grow: regeneration of long ones alone stays on a plateau for long.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from laconic.errors import InputError
+from laconic.soft import Base, Reader, SoftEncoder
+from laconic.soft import Settings as Encoder
+from laconic.train import tasks
+from laconic.train.contexts import Context, Draw, Texts, answers, made_facts
+from laconic.train.loop import Loop, Say, State, nothing
+
+_TIMES = 10  # that a run is judged …
+_APART = 50  # … but not more often than after so many steps
+_DEV = 64  # contexts to judge by, of each file and each task
+_TOGETHER = 16  # of them read at a time
+_PAIRS = (4, 8, 12, 16)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides how a run goes. The defaults are 500xCompressor's, where it says what they are."""
+
+    base: str  # causal language model
+    encoder: Encoder
+    slots: tuple[int, ...] = (16,)  # each step trains one of these numbers, drawn at random
+    steps: int = 2000
+    batch: int = 4  # contexts a step, on each process
+    lr: float = 1e-4  # peak
+    warmup: int = 300  # steps
+    decay: float = 0.0  # share of the steps in which the learning rate falls to zero at the end
+    shortest: int = 0  # tokens of the first texts (0: the window)
+    grow: float = 0.5  # share of the steps in which they become as long as the window
+    follow: int = 0  # tokens after a text that are to be said, too (ICAE's language modelling)
+    distil: float = 0.0  # weight of the divergence from the reader of the full context
+    facts: float = 0.0  # share of contexts that are made-up facts
+    lookup: float = 0.0  # share of contexts that are pairs of symbols
+    checkpointing: bool = False  # less memory, a third more time
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        most = self.encoder.slots
+        for rule, value, fine in (
+            (f"slots must be from 1 to {most}", self.slots, self.slots and all(1 <= m <= most for m in self.slots)),
+            ("steps must be 1 or more", self.steps, self.steps >= 1),
+            ("a batch must have 1 context or more", self.batch, self.batch >= 1),
+            ("lr must be in [0, 1)", self.lr, 0 <= self.lr < 1),
+            ("warmup must be 0 steps or more", self.warmup, self.warmup >= 0),
+            ("decay must be in [0, 1]", self.decay, 0 <= self.decay <= 1),
+            ("shortest must be from 0 to the window", self.shortest, 0 <= self.shortest <= self.encoder.window),
+            ("grow must be in [0, 1]", self.grow, 0 <= self.grow <= 1),
+            ("follow must be 0 tokens or more", self.follow, self.follow >= 0),
+            ("distil must be 0 or more", self.distil, self.distil >= 0),
+            ("facts must be 0 or more", self.facts, self.facts >= 0),
+            ("lookup must be 0 or more", self.lookup, self.lookup >= 0),
+            ("facts and lookup must be 1 or less together", self.facts + self.lookup, self.facts + self.lookup <= 1),
+            ("seed must be 0 or more", self.seed, self.seed >= 0),
+        ):
+            if not fine:
+                raise InputError(f"{rule}, got {value}")
+
+    def longest(self, step: int) -> int:
+        """Tokens of the longest text at a step: int in [shortest, window]."""
+        window, first = self.encoder.window, self.shortest or self.encoder.window
+        until = self.grow * self.steps
+        return window if step >= until else first + int((window - first) * step / until)
+
+
+def train(
+    texts: Sequence[Path],
+    dev: Sequence[Path],
+    out: Path,
+    settings: Settings,
+    *,
+    start: Path | None = None,
+    field: str = "text",
+    save_every: int = 200,
+    say: Say = nothing,
+) -> Path:
+    """Train and write the encoder to `out`/checkpoint (`SoftEncoder.load` reads it); returns it.
+
+    texts, dev: files of records with a text, or with a text, `question` and `answer`. start: an encoder to go on from,
+    such as one trained on texts alone.
+
+    Killed at any moment, the same call goes on after the last saved step with the same result. One process a device:
+    `accelerate launch` or `torchrun` start several. `say` gets a line of progress now and then.
+    """
+    return _Run(texts, dev, out, settings, start, field, save_every, say).train()
+
+
+class _Run(Loop):
+    def __init__(
+        self,
+        texts: Sequence[Path],
+        dev: Sequence[Path],
+        out: Path,
+        settings: Settings,
+        start: Path | None,
+        field: str,
+        save_every: int,
+        say: Say,
+    ) -> None:
+        super().__init__(out, settings, save_every, say)
+        s, torch = settings, self.torch
+        self.base = Base.load(s.base, str(self.accelerator.device))
+        self.reader = Reader(self.base)
+        self.files = [*texts, *dev, *([start / "soft.json"] if start else [])]
+        edges = self.base.start, self.base.ends[0]
+        self.texts = Texts(texts, self.base.tokens, *edges, field=field)
+        rows = s.batch * self.accelerator.num_processes
+        self.draw = Draw(self.texts, facts=s.facts, lookup=s.lookup, rows=rows, seed=s.seed)
+        self.dev = self._make_dev({path.name: Texts([path], self.base.tokens, *edges, field=field) for path in dev})
+        self._make_folder()
+        self.model = SoftEncoder.load(start, self.base) if start else SoftEncoder.create(self.base, s.encoder)
+        self.model.recompute(s.checkpointing)
+        self.reader.recompute(s.checkpointing)
+        self.optimizer = torch.optim.AdamW(self.model.trained(), lr=s.lr, weight_decay=0.0)
+        falling = max(1.0, s.decay * s.steps)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer,
+            lambda step: min((step + 1) / max(1, s.warmup), 1.0, (s.steps - step) / falling if s.decay else 1.0),
+        )
+        self.state, self.steps = State(), s.steps
+        every = max(_APART, s.steps // _TIMES)
+        self.ends = [*range(every, s.steps, every), s.steps]
+        self.known: dict[str, tuple[float, float]] = {}  # nats of each dev task without and with the full context
+        self._start()
+
+    def _make_dev(self, files: dict[str, Texts]) -> dict[str, list[Context]]:
+        """What to judge by, the same for every seed: of each file, and of each task that is trained on."""
+        s, window = self.settings, self.settings.encoder.window
+        found = {}
+        for name, texts in files.items():
+            some = (texts.context(k, window, s.follow, np.random.default_rng([k, 3])) for k in range(len(texts)))
+            found[name] = [c for c in some if c][:_DEV]
+            if not found[name]:
+                raise InputError(f"no text of {name} can be judged by: all are longer than {window} tokens")
+        encode, end = self.base.tokens, self.base.ends[0]
+        if s.facts:
+            made = (made_facts(encode, window, np.random.default_rng([k, 4]), fresh=True) for k in range(_DEV))
+            found["facts"] = [answers(asked, end) for asked in made]
+        if s.lookup:
+            counts = [p for p in _PAIRS if 3 * p <= window + 1] or [_PAIRS[0]]
+            pairs = (tasks.pairs(counts[k % len(counts)], np.random.default_rng([k, 5])) for k in range(_DEV))
+            found["lookup"] = [answers(asked, end) for asked in pairs]
+        return found
+
+    def _batch(self, step: int) -> list[Context]:
+        s = self.settings
+        first = self.accelerator.process_index * s.batch
+        return [self.draw(step, first + k, s.longest(step), s.follow) for k in range(s.batch)]
+
+    def _step(self, batch: list[Context]) -> float:
+        self.model.train()
+        slots = int(np.random.default_rng([self.settings.seed, self.state.step, 2]).choice(self.settings.slots))
+        with self.accelerator.autocast():
+            kv = self.reader.kv(self.model([c.ids for c in batch], slots))
+            loss = self._loss(kv, batch)
+        self._learn(loss)
+        return float(loss.detach())
+
+    def _loss(self, kv: Any, batch: Sequence[Context]) -> Any:
+        """Mean nats of what is to be said, and the weighted mean divergence."""
+        owner = [k for k, c in enumerate(batch) for _ in c.said]
+        said = [s for c in batch for s in c.said]
+        rows, after = [s.ids for s in said], [s.after for s in said]
+        loss = self.reader.nats(kv[owner], rows, after).mean()
+        if self.settings.distil:
+            apart = self.reader.divergence(kv[owner], rows, after, [batch[k].ids for k in owner])
+            loss = loss + self.settings.distil * apart.mean()
+        return loss
+
+    def _pace(self, seconds: float) -> str:
+        return f"{seconds:.2f} s/step, texts to {self.settings.longest(self.state.step)} tokens"
+
+    def _judge(self) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        encoder = self.accelerator.unwrap_model(self.model).eval()
+        self.state.history.append({"step": self.state.step, **self._scores(encoder)})
+        self._say(json.dumps(self.state.history[-1]))
+        encoder.save(self.out / "checkpoint")
+        self._write_run()
+
+    def _scores(self, encoder: SoftEncoder) -> dict[str, float]:
+        """Of each file and task, for each number of slots: nats a token, and how much of the full context's gain."""
+        found = {}
+        for name, contexts in self.dev.items():
+            for m in sorted(set(self.settings.slots)):
+                none, full = self._known(name, contexts)
+                nats = self._nats(contexts, lambda some, m=m: self.reader.kv(encoder([c.ids for c in some], m)))
+                found[f"nats {name} {m}"] = nats
+                found[f"retention {name} {m}"] = (none - nats) / (none - full)
+        return {name: round(value, 4) for name, value in found.items()}
+
+    def _known(self, name: str, contexts: Sequence[Context]) -> tuple[float, float]:
+        if name not in self.known:
+            none = [c._replace(said=[_before(s, [self.base.start]) for s in c.said]) for c in contexts]
+            full = [c._replace(said=[_before(s, [self.base.start, *c.ids]) for s in c.said]) for c in contexts]
+            empty = self.reader.nothing
+            self.known[name] = self._nats(none, lambda some: empty(len(some))), self._nats(full, lambda some: empty(len(some)))
+        return self.known[name]
+
+    def _nats(self, contexts: Sequence[Context], kv: Any) -> float:
+        """Mean nats a token of what is to be said after keys and values, float[B, …] of some contexts."""
+        found = []
+        with self.torch.no_grad():
+            for start in range(0, len(contexts), _TOGETHER):
+                some = contexts[start : start + _TOGETHER]
+                owner = [k for k, c in enumerate(some) for _ in c.said]
+                said = [s for c in some for s in c.said]
+                nats = self.reader.nats(kv(some)[owner], [s.ids for s in said], [s.after for s in said])
+                found.append(nats.float().cpu().numpy())
+        return float(np.concatenate(found).mean())
+
+    def _weights(self) -> dict[str, Any]:
+        """What is trained: the base stays where it is."""
+        model = self.accelerator.unwrap_model(self.model)
+        return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+
+    def _take(self, weights: dict[str, Any]) -> None:
+        self.model.load_state_dict(weights, strict=False)
+
+    def _data(self) -> str:
+        from laconic.hub import sha256
+
+        made = asdict(self.base.made)
+        return json.dumps([[sha256(p) for p in self.files], made, self.accelerator.num_processes])
+
+    def _write_run(self) -> None:
+        """The record of the run."""
+        s = self.settings
+        run = {
+            "command": "laconic train soft",
+            "settings": {**asdict(s), "base": Path(s.base).name},
+            "texts": len(self.texts),
+            "dev": {name: len(contexts) for name, contexts in self.dev.items()},
+            "trained": sum(p.numel() for p in self.accelerator.unwrap_model(self.model).trained()),
+            "full context": {name: dict(zip(("none", "full"), nats, strict=True)) for name, nats in self.known.items()},
+            "best": self.state.history[-1],
+            "history": self.state.history,
+        }
+        (self.out / "run.json").write_text(json.dumps(run, indent=2) + "\n")
+
+
+def _before(said: Any, head: list[int]) -> Any:
+    """The same said after a few tokens; one <s> is enough where it begins with it itself."""
+    head = head[:-1] if len(head) == 1 and said.ids[0] == head[0] else head
+    return said._replace(ids=[*head, *said.ids], after=said.after + len(head))
