@@ -3,7 +3,7 @@
     LaconicError
     ├── InputError (ValueError)    a value is out of range or of the wrong type; the message says what to pass
     │   └── BudgetError            strict=True and the protected text alone exceeds the budget
-    ├── ModelError                 a model folder is missing, damaged, foreign or refused
+    ├── ModelError                 a model folder or a memory is missing, damaged, foreign or refused
     ├── EndpointError              a chat-completions endpoint cannot be reached, refuses, or answers with nonsense
     └── MissingExtraError (ImportError)   an optional dependency is needed; the message names the extra
 
@@ -26,7 +26,7 @@ class BudgetError(InputError):
 
 
 class ModelError(LaconicError):
-    """A model is missing, damaged, of a foreign kind, or refused for safety."""
+    """A model or a memory is missing, damaged, of a foreign kind, or refused for safety."""
 
 
 class EndpointError(LaconicError):

@@ -190,16 +190,28 @@ def load_folder(name: str | os.PathLike[str], threads: int | None = None, *, int
 def load_decoder(name: str | os.PathLike[str]) -> LanguageModel:
     """The causal language model of a folder or a Hugging Face name (`org/name`), which is fetched if not at hand."""
     from laconic.backends.decoder import TorchDecoder
-    from laconic.export import write_tokenizer
 
+    folder = decoder_folder(name)
+    decoder = TorchDecoder(folder)
+    return LanguageModel(folder.name if Path(name).exists() else str(name), decoder_tokenizer(folder), decoder)
+
+
+def decoder_folder(name: str | os.PathLike[str]) -> Path:
+    """The folder of a causal language model; other kinds are refused."""
     folder = _found(name)
     _check_is_decoder(folder)
-    decoder = TorchDecoder(folder)
+    return folder
+
+
+def decoder_tokenizer(folder: Path) -> tokenizers.Tokenizer:
+    """Its tokenizer, to which "</s>" in a text is text."""
+    from laconic.export import write_tokenizer
+
     with tempfile.TemporaryDirectory() as scratch:
         write_tokenizer(folder, Path(scratch, "tokenizer.json"))
         tokenizer = _tokenizer(Path(scratch))
-    tokenizer.encode_special_tokens = True  # "</s>" in a text is text
-    return LanguageModel(folder.name if Path(name).exists() else str(name), tokenizer, decoder)
+    tokenizer.encode_special_tokens = True
+    return tokenizer
 
 
 def names() -> list[str]:

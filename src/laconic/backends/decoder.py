@@ -35,13 +35,13 @@ class TorchDecoder:
             raise MissingExtraError("A causal language model", "torch") from error
         self._torch = torch
         self.path = Path(folder)
-        self._device = device or _best_device(torch)
-        model = _read_checkpoint(self.path)
+        self._device = device or best_device(torch)
+        model = read_checkpoint(self.path)
         self._model = (model.float() if self._device == "cpu" else model).to(self._device)
         self._head = model.get_output_embeddings()
         config = model.config.get_text_config()
         self._cap: float | None = getattr(config, "final_logit_softcapping", None)  # Gemma 2
-        self.start = _start(self.path, config, self._head.weight.shape[0])
+        self.start = start_token(self.path, config, self._head.weight.shape[0])
         self.window = min(_WINDOW, getattr(config, "max_position_embeddings", None) or _WINDOW)
         self._try_out()
 
@@ -194,13 +194,13 @@ def _batches(pieces: Sequence[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]
         yield batch
 
 
-def _best_device(torch: Any) -> str:
+def best_device(torch: Any) -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def _start(folder: Path, config: Any, vocabulary: int) -> int:
+def start_token(folder: Path, config: Any, vocabulary: int) -> int:
     """BOS; for a model without one EOS, which separates texts in training."""
     found = [i for i in (config.bos_token_id, config.eos_token_id) if i is not None]
     token = found[0] if found else -1
@@ -213,7 +213,7 @@ def _start(folder: Path, config: Any, vocabulary: int) -> int:
     return int(token)
 
 
-def _read_checkpoint(folder: Path) -> Any:
+def read_checkpoint(folder: Path) -> Any:
     """The module in the precision of the checkpoint; every weight must come from there."""
     from transformers import AutoModelForCausalLM
 
