@@ -1,6 +1,6 @@
 """Worked examples before a question: do numbers survive whole, and does the question stay?
 
-    python bench/demonstrations.py ../shared/data/tasks/gsm8k [--model NAME|DIR] [--method M] [--prompts 200] [--keep REGEX]
+    python bench/demonstrations.py ../shared/data/tasks/gsm8k [--model NAME|DIR] [--method M] [--keep REGEX]
 
 Prompts of eight worked GSM8K problems (train) with another problem (test) as question at the end, as one plain text.
 *Numbers of kept lines*: of the numbers on lines of which a word is kept, the share that is there, whole. *Cut*: numbers

@@ -277,7 +277,7 @@ def test_slices_of_scores_change_nothing(base, encoders, monkeypatch):
 @pytest.mark.parametrize("after", [0, 3])
 def test_a_loss_needs_a_token_before_and_one_to_learn(base, after):
     with pytest.raises(InputError, match=r"after must be in \[1, 2\] for row 2"):
-        Reader(base).nats(Reader(base)._nothing(2), [[5, 6, 7], [5, 6, 7]], [1, after])
+        Reader(base).nats(Reader(base).nothing(2), [[5, 6, 7], [5, 6, 7]], [1, after])
 
 
 def test_memories_of_another_base_are_refused_by_what_differs(base, encoders, tmp_path):

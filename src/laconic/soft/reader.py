@@ -135,7 +135,7 @@ class Reader:
         whole = [[self.base.start, *context, *row] for context, row in zip(contexts, rows, strict=True)]
         places = [1 + len(context) + first for context, first in zip(contexts, after, strict=True)]
         with torch.no_grad():
-            teacher = self._states(self._nothing(len(rows)), whole)[:, :-1][_learned(whole, places, device)]
+            teacher = self._states(self.nothing(len(rows)), whole)[:, :-1][_learned(whole, places, device)]
         return divergence(self._head, self._states(kv, rows)[:, :-1][_learned(rows, after, device)], teacher)
 
     # Inside
@@ -147,7 +147,7 @@ class Reader:
         ).last_hidden_state
         return states
 
-    def _nothing(self, rows: int) -> Tensor:
+    def nothing(self, rows: int) -> Tensor:
         """Keys and values of no past: float[B, L, 2, n_kv, 0, d_h]."""
         config = self.base.model.config.get_text_config()
         heads = config.num_attention_heads
@@ -164,7 +164,7 @@ class Reader:
     def _past(self, before: Parts) -> Tensor:
         """Keys and values of memories and texts in order: float[L, 2, n_kv, P, d_h]."""
         parts = [before] if isinstance(before, (Memory, str)) else list(before)
-        kv = self._nothing(1)
+        kv = self.nothing(1)
         with torch.no_grad(), enough_memory(_LESS):
             for k, part in enumerate(parts):
                 if not isinstance(part, (Memory, str)):

@@ -101,7 +101,8 @@ class Draw:
         return made_facts(self.texts.encode, most, random)
 
     def _pairs(self, most: int, random: np.random.Generator) -> Asked:
-        return tasks.pairs(int(random.integers(_PAIRS[0], max(_PAIRS[0], min(_PAIRS[1], most // 3)), endpoint=True)), random)
+        fewest, longest = _PAIRS
+        return tasks.pairs(int(random.integers(fewest, max(fewest, min(longest, most // 3)), endpoint=True)), random)
 
 
 def made_facts(encode: Encode, most: int, random: np.random.Generator, *, fresh: bool = False) -> Asked:
@@ -120,5 +121,3 @@ def made_facts(encode: Encode, most: int, random: np.random.Generator, *, fresh:
 def answers(asked: Asked, end: int) -> Context:
     """A context with the answers to its questions."""
     return Context(asked.context, [Said([*q, *a, end], len(q), "answer") for q, a in asked.questions])
-
-

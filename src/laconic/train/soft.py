@@ -19,7 +19,7 @@ from laconic.errors import InputError
 from laconic.soft import Base, Reader, SoftEncoder
 from laconic.soft import Settings as Encoder
 from laconic.train import tasks
-from laconic.train.contexts import Context, Draw, Texts, answers, made_facts
+from laconic.train.contexts import Context, Draw, Said, Texts, answers, made_facts
 from laconic.train.loop import Loop, Say, State, nothing
 
 _TIMES = 10  # that a run is judged …
@@ -207,10 +207,13 @@ class _Run(Loop):
 
     def _known(self, name: str, contexts: Sequence[Context]) -> tuple[float, float]:
         if name not in self.known:
-            none = [c._replace(said=[_before(s, [self.base.start]) for s in c.said]) for c in contexts]
-            full = [c._replace(said=[_before(s, [self.base.start, *c.ids]) for s in c.said]) for c in contexts]
-            empty = self.reader.nothing
-            self.known[name] = self._nats(none, lambda some: empty(len(some))), self._nats(full, lambda some: empty(len(some)))
+            start = self.base.start
+            none, full = (
+                [c._replace(said=[_after(head, s) for s in c.said]) for c, head in zip(contexts, heads, strict=True)]
+                for heads in ([[start]] * len(contexts), [[start, *c.ids] for c in contexts])
+            )
+            nothing = lambda some: self.reader.nothing(len(some))  # noqa: E731
+            self.known[name] = self._nats(none, nothing), self._nats(full, nothing)
         return self.known[name]
 
     def _nats(self, contexts: Sequence[Context], kv: Any) -> float:
@@ -255,7 +258,7 @@ class _Run(Loop):
         (self.out / "run.json").write_text(json.dumps(run, indent=2) + "\n")
 
 
-def _before(said: Any, head: list[int]) -> Any:
-    """The same said after a few tokens; one <s> is enough where it begins with it itself."""
-    head = head[:-1] if len(head) == 1 and said.ids[0] == head[0] else head
+def _after(head: list[int], said: Said) -> Said:
+    """The same said after some tokens; one BOS is enough."""
+    head = [] if head == said.ids[:1] else head
     return said._replace(ids=[*head, *said.ids], after=said.after + len(head))
