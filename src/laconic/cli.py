@@ -180,6 +180,11 @@ def _train_options(sub: argparse.ArgumentParser) -> None:
     _lm_options(
         kinds.add_parser("lm", help="a small language model from scratch", description="Pretrain a small Llama.")
     )
+    _soft_options(
+        kinds.add_parser(
+            "soft", help="texts as a few slots (needs the extra [soft])", description="Train a soft encoder."
+        )
+    )
 
 
 def _classifier_options(sub: argparse.ArgumentParser) -> None:
@@ -222,6 +227,42 @@ def _lm_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--copy", type=_number, default=0.2, metavar="S", help="share of copy windows (default: 0.2)")
     sub.add_argument("--recall", type=_number, default=0.2, metavar="S", help="share of fact windows (default: 0.2)")
     sub.add_argument("--lookup", type=_number, default=0.0, metavar="S", help="share of pair windows (default: 0)")
+
+
+def _soft_options(sub: argparse.ArgumentParser) -> None:
+    sub.set_defaults(run=_train_soft)
+    sub.add_argument("data", nargs="*", metavar="TEXTS", type=Path, help=f"{_TEXTS}; with question and answer, or not")
+    sub.add_argument("--dev", metavar="TEXTS", type=Path, action="append", default=[], help="to judge on; repeatable")
+    sub.add_argument("--base", metavar="NAME|DIR", required=True, help="causal language model that will read the slots")
+    sub.add_argument("--start", metavar="DIR", type=Path, help="encoder to go on from")
+    _run_options(sub)
+    sub.add_argument("--text-field", default="text", metavar="F", help="default: text")
+    sub.add_argument("--slots", type=_whole, action="append", metavar="M", help="repeatable: drawn (default: 16)")
+    sub.add_argument("--steps", type=_whole, default=2000, metavar="N", help="default: 2000")
+    sub.add_argument("--batch", type=_whole, default=4, metavar="N", help="contexts a step and process (default: 4)")
+    sub.add_argument("--lr", type=_number, default=1e-4, metavar="LR", help="peak learning rate (default: 1e-4)")
+    sub.add_argument("--warmup", type=_whole, default=300, metavar="N", help="steps (default: 300)")
+    sub.add_argument("--decay", type=_number, default=0.0, metavar="S", help="share of steps at the end (default: 0)")
+    sub.add_argument("--checkpointing", action="store_true", help="less memory, a third more time")
+    lora = sub.add_argument_group("a new encoder")
+    lora.add_argument("--mode", choices=("kv", "embedding"), default="kv", help="500xCompressor (default) or ICAE")
+    lora.add_argument("--window", type=_whole, default=500, metavar="N", help="longest text in tokens (default: 500)")
+    lora.add_argument("--positions", choices=("official", "continue"), default="official", help="docs/soft.md")
+    lora.add_argument("--rank", type=_whole, default=64, metavar="N", help="default: 64")
+    lora.add_argument("--alpha", type=_number, default=32, metavar="A", help="default: 32")
+    lora.add_argument("--dropout", type=_number, default=0.05, metavar="P", help="default: 0.05")
+    lora.add_argument("--targets", default="q_proj,v_proj", metavar="T,…", help="maps, or all (default: q_proj,v_proj)")
+    goals = sub.add_argument_group(
+        "what is learnt besides saying the text again, or answering where there is a question"
+    )
+    goals.add_argument("--follow", type=_whole, default=0, metavar="N", help="tokens after the text (ICAE; default: 0)")
+    goals.add_argument("--distil", type=_number, default=0.0, metavar="W", help="weight of the full-context reader")
+    goals.add_argument("--facts", type=_number, default=0.0, metavar="S", help="share of made-up facts (default: 0)")
+    goals.add_argument("--lookup", type=_number, default=0.0, metavar="S", help="share of pairs (default: 0)")
+    goals.add_argument("--shortest", type=_whole, default=0, metavar="N", help="tokens of the first texts, which grow")
+    goals.add_argument(
+        "--grow", type=_number, default=0.5, metavar="S", help="share of steps they grow in (default: 0.5)"
+    )
 
 
 def _run_options(sub: argparse.ArgumentParser) -> None:
@@ -406,6 +447,35 @@ def _train_lm(args: argparse.Namespace) -> int:
     train(texts, args.output, settings, args.save_every, _say)
     if first_process():
         print(publish_lm(args.output, about))
+    return 0
+
+
+def _train_soft(args: argparse.Namespace) -> int:
+    from laconic.soft import Settings as Encoder
+    from laconic.train.soft import ALL_LINEAR, Settings, train
+
+    slots = tuple(args.slots or [16])
+    targets = ALL_LINEAR if args.targets == "all" else tuple(args.targets.split(","))
+    encoder = (
+        Encoder.of(args.start)
+        if args.start
+        else Encoder(
+            slots=max(slots),
+            mode=args.mode,
+            window=args.window,
+            rank=args.rank,
+            alpha=args.alpha,
+            targets=targets,
+            dropout=args.dropout,
+            positions=args.positions,
+            seed=args.seed,
+        )
+    )
+    names = ("steps", "batch", "lr", "warmup", "decay", "shortest", "grow", "follow", "distil", "facts", "lookup")
+    given = {name: getattr(args, name) for name in (*names, "checkpointing", "seed")}
+    settings = Settings(args.base, encoder, slots, **given)
+    saving = {"start": args.start, "field": args.text_field, "save_every": args.save_every}
+    print(train(args.data, args.dev, args.output, settings, **saving, say=_say))
     return 0
 
 

@@ -64,6 +64,11 @@ class Settings:
             if not fine:
                 raise InputError(f"{rule}, got {value!r}")
 
+    @classmethod
+    def of(cls, folder: str | os.PathLike[str]) -> Settings:
+        """Those of the encoder that `SoftEncoder.save` wrote there."""
+        return _settings(Path(folder), _card(Path(folder)))
+
 
 class SoftEncoder(torch.nn.Module):
     """A frozen base with LoRA and memory embeddings. Its tensors are those of `base`; its modules are its own.
@@ -95,12 +100,12 @@ class SoftEncoder(torch.nn.Module):
         """The encoder that `save` wrote. `base`: default the one it was trained on, by the name it had then."""
         path = Path(folder)
         card = _card(path)
+        settings = _settings(path, card)
         try:
-            settings = Settings(**{**card["settings"], "targets": tuple(card["settings"]["targets"])})
             base = _loaded(base or card["base"])
             base.made.check(Binding(**card["made"]), f"the encoder {folder}")
         except (KeyError, TypeError) as error:
-            raise ModelError(f"{path / _CARD} is incomplete ({first_line(error)}); save the encoder again") from error
+            raise _incomplete(path, error) from error
         encoder = cls(base, settings)
         encoder._take(path)
         return encoder
@@ -291,6 +296,17 @@ def _card(folder: Path) -> dict[str, Any]:
     if wrong:
         raise ModelError(f"{folder / wrong[0]} is not the file that {_CARD} names (SHA-256): fetch it again")
     return card
+
+
+def _settings(folder: Path, card: dict[str, Any]) -> Settings:
+    try:
+        return Settings(**{**card["settings"], "targets": tuple(card["settings"]["targets"])})
+    except (KeyError, TypeError) as error:
+        raise _incomplete(folder, error) from error
+
+
+def _incomplete(folder: Path, error: Exception) -> ModelError:
+    return ModelError(f"{folder / _CARD} is incomplete ({first_line(error)}); save the encoder again")
 
 
 def _batches(order: Sequence[int], sizes: Sequence[int]) -> Iterator[list[int]]:

@@ -27,6 +27,7 @@ _APART = 50  # … but not more often than after so many steps
 _DEV = 64  # contexts to judge by, of each file and each task
 _TOGETHER = 16  # of them read at a time
 _PAIRS = (4, 8, 12, 16)
+ALL_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,8 @@ class _Run(Loop):
         self.dev = self._make_dev({path.name: Texts([path], self.base.tokens, *edges, field=field) for path in dev})
         self._make_folder()
         self.model = SoftEncoder.load(start, self.base) if start else SoftEncoder.create(self.base, s.encoder)
+        if self.model.settings != s.encoder:
+            raise InputError(f"{start} is of other settings ({self.model.settings}); pass those: Encoder.of(start)")
         self.model.recompute(s.checkpointing)
         self.reader.recompute(s.checkpointing)
         self.optimizer = torch.optim.AdamW(self.model.trained(), lr=s.lr, weight_decay=0.0)
