@@ -91,7 +91,19 @@ def frozen(default: Any) -> Any:
     return tuple(default) if isinstance(default, (list, tuple)) else default
 
 
-@pytest.mark.parametrize("method", ["__init__", "compress_prompt", "compress_prompt_llmlingua2", "get_token_length"])
+METHODS = [
+    "__init__",
+    "compress_prompt",
+    "compress_prompt_llmlingua2",
+    "structured_compress_prompt",
+    "compress_json",
+    "recover",
+    "get_ppl",
+    "get_token_length",
+]
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_signatures_are_those_of_the_package(method: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -138,7 +150,7 @@ def test_importing_and_constructing_is_quiet_and_light() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"use_llmlingua2": False}, "use_llmlingua2=False .*pass True"),
+        ({"use_llmlingua2": False, "legacy": True}, "legacy=True .*pass use_llmlingua2=True"),
         ({"device_map": "tpu"}, "device_map must be cpu, cuda"),
         ({"model_config": {"trust_remote_code": True}}, "trust_remote_code=True is refused"),
         ({"model_config": {"torch_dtype": "auto"}}, "torch_dtype.*leave it out"),

@@ -61,15 +61,24 @@ def test_what_was_dropped_is_not_read():
         return {"aa": 0.01, "bb": 0.02, "cc": 0.3 if " bb" in before else 0.001, "dd": 0.25}[word.strip()]
 
     model = decoders.word_model(chance, list(words(text)))
-    scorer = LLMLingua(model, False)
-    target = Target(0.5, np.zeros(4, bool))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("laconic.scorers.llmlingua._SEGMENT", 2)
-        (found,) = scorer.score([words(text)], targets=[target])
+    (found,) = LLMLingua(model, False, segment=2).score([words(text)], targets=[Target(0.5, np.zeros(4, bool))])
     # "bb" is less surprising than "aa" and goes; without it "cc" is a surprise
     assert (found.values >= 0).tolist() == [True, False, True, False]
     assert found.values == pytest.approx([0.25, -0.25, 0.25, -0.25])
     assert model.decoder.read == [([0], [1, 2]), ([0], [1, 3, 4])]  # aa kept, bb never read again
+
+
+def test_without_the_coarse_stage_every_paragraph_keeps_its_share():
+    """Of three paragraphs the rare words are in the first; with the coarse stage the last one goes as a whole."""
+    common = [w for w in WORDS if not rare(w)]
+    text = "\n\n".join([" ".join(sorted(RARE)[:20]), " ".join(common[:20]), " ".join(common[20:40])])
+    model = decoders.word_model(unigram, list(words(text)))
+    kept = {}
+    for coarse in (True, False):
+        target = Target(0.2, np.zeros(60, bool))
+        (found,) = LLMLingua(model, False, segment=20, coarse=coarse).score([words(text)], targets=[target])
+        kept[coarse] = [int((part >= 0).sum()) for part in np.split(found.values, 3)]
+    assert kept[True] == [6, 6, 0] and kept[False] == [4, 4, 4]
 
 
 def test_each_segment_keeps_its_share():

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import laconic
 from laconic.errors import InputError
 from laconic.prompt import Part, Prompt
-from laconic.restore import Restorer, _suffix_array, _tells
+from laconic.restore import Restorer, _suffix_array, tells
 from laconic.result import Compression, KeptPart
 from laconic.segment import sentences, words
 from laconic.text import mend
@@ -201,7 +201,7 @@ def plainly(parts: list[KeptPart], answer: str) -> str:
         if not n or longest(k + 1)[0] > n:
             k += 1
             continue
-        telling = [i for i in range(n) if _tells(said[k + i][0])]
+        telling = [i for i in range(n) if tells(said[k + i][0])]
         if telling:
             first, last = telling[0], telling[-1]
             start, end = said[k + first][1], said[k + last][2]

@@ -14,7 +14,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from laconic.restore import _GAP, Restorer, _tells
+from laconic.restore import _GAP, Restorer, tells
 from laconic.result import KeptPart
 from laconic.segment import words
 from laconic.text import mend
@@ -62,7 +62,7 @@ def kind(part: KeptPart, answer: str) -> str:
     """Why the two may differ, "" if they may not."""
     quoted = [word for word in answer.split() if word not in OTHER]
     original, kept = part.original.split(), part.text.split()
-    if any(not _tells(word) for word in quoted):
+    if any(not tells(word) for word in quoted):
         return "function words or marks"  # we close no gap beside them
     if any(original.count(word) > 1 for word in quoted):
         return "repeated words"  # the reference takes the shortest stretch, we the one that was kept

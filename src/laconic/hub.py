@@ -187,12 +187,15 @@ def load_folder(name: str | os.PathLike[str], threads: int | None = None, *, int
     return Model(folder, manifest, tokenizer, encoder)
 
 
-def load_decoder(name: str | os.PathLike[str]) -> LanguageModel:
-    """The causal language model of a folder or a Hugging Face name (`org/name`), which is fetched if not at hand."""
+def load_decoder(name: str | os.PathLike[str], device: str | None = None) -> LanguageModel:
+    """The causal language model of a folder or a Hugging Face name (`org/name`), which is fetched if not at hand.
+
+    `device`: "cpu", "cuda" or "mps"; by default a GPU if there is one.
+    """
     from laconic.backends.decoder import TorchDecoder
 
     folder = decoder_folder(name)
-    decoder = TorchDecoder(folder)
+    decoder = TorchDecoder(folder, device)
     return LanguageModel(folder.name if Path(name).exists() else str(name), decoder_tokenizer(folder), decoder)
 
 

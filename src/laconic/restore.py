@@ -115,7 +115,7 @@ class Restorer:
 
     def _change(self, read: _Words, first: int, run: _Run, answer: str) -> Iterator[tuple[int, int, str]]:
         """What to put in place of the run's telling stretch: (start, end, text), or nothing."""
-        telling = [k for k in range(first, first + run.length) if _tells(read.texts[k])]
+        telling = [k for k in range(first, first + run.length) if tells(read.texts[k])]
         if not telling or sum(len(text) for text in read.texts[telling[0] : telling[-1] + 1]) < _LEAST:
             return
         start, end = int(read.starts[telling[0]]), int(read.ends[telling[-1]])
@@ -183,5 +183,5 @@ def _suffix_array(ids: Ints) -> list[int]:
         step *= 2
 
 
-def _tells(word: str) -> bool:
+def tells(word: str) -> bool:
     return bool(_TELLING.search(word)) and word.lower() not in STOP_WORDS

@@ -46,11 +46,16 @@ class LLMLingua:
 
     reads_budget = True
 
-    def __init__(self, model: LanguageModel, reads_question: bool) -> None:
+    def __init__(
+        self, model: LanguageModel, reads_question: bool, segment: int = _SEGMENT, coarse: bool = True
+    ) -> None:
+        """`segment`: tokens read at once. `coarse=False` leaves steps 1 and 2 out: what comes in was chosen before."""
         self.name = "longllmlingua" if reads_question else "llmlingua"
         self.model = model.name
         self.reads_question = reads_question
         self._model = model
+        self._segment = segment
+        self._chooses = coarse
 
     def score(
         self,
@@ -74,7 +79,7 @@ class LLMLingua:
         text = _Read.of(tiling, self._model)
         share, values = self._coarse(text, target, question)
         prefix = _Prefix(self._model.decoder, question_ids(self._model, f"{question}\n\n") if question else None)
-        for segment in text.segments(share):
+        for segment in text.segments(share, self._segment):
             values[segment.units] = segment.compress(prefix, target.sure[segment.units])
             if progress:
                 progress(len(segment.tiling.text))
@@ -88,8 +93,12 @@ class LLMLingua:
         bounds = paragraphs(text.tiling)
         lengths = _sums(np.where(target.sure, 0, text.weight), bounds)
         budget = max(0.0, target.rate * text.weight.sum() - text.weight[target.sure].sum())
-        order = self._order(text, bounds, lengths, budget, question)
-        shares = allocate(order, lengths, budget, spread=_SPREAD if question else 0.0)
+        if self._chooses:
+            order = self._order(text, bounds, lengths, budget, question)
+            shares = allocate(order, lengths, budget, spread=_SPREAD if question else 0.0)
+        else:
+            order = np.arange(len(lengths))
+            shares = np.full(len(lengths), min(1.0, budget / max(1, lengths.sum())))
         shares[(shares == _DROPPED) & (_sums(target.sure, bounds) > 0)] = 0
         share = np.repeat(shares, np.diff(bounds))
         place = np.repeat(np.argsort(order), np.diff(bounds))
@@ -188,14 +197,14 @@ class _Read:
         owner = np.maximum.accumulate(tiling.unit_at(np.minimum(starts, len(tiling.text) - 1)))
         return cls(tiling, ids, starts, ends, owner, np.bincount(owner, minlength=len(tiling)))
 
-    def segments(self, share: Shares) -> Iterator[_Segment]:
-        """Stretches of about `_SEGMENT` tokens with one share each, in order, without the dropped paragraphs."""
+    def segments(self, share: Shares, length: int) -> Iterator[_Segment]:
+        """Stretches of about `length` tokens with one share each, in order, without the dropped paragraphs."""
         edges = np.flatnonzero(np.diff(share)) + 1
         for a, z in pairwise([0, *edges.tolist(), len(share)]):
             if z > a and share[a] != _DROPPED:
                 before = np.cumsum(self.weight[a:z]) - self.weight[a:z]
                 size = max(1, self.weight[a:z].sum())
-                count = -(-size // _SEGMENT)
+                count = -(-size // length)
                 number = np.minimum(before * count // size, count - 1)
                 inner = np.flatnonzero(np.diff(number)) + a + 1
                 yield from (self._segment(s, e, float(share[a])) for s, e in pairwise([a, *inner.tolist(), z]))

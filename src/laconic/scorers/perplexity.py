@@ -55,6 +55,41 @@ class QuestionPerplexity:
         return np.array([-row[-len(tail) :].mean() for row in surprisals(self.model, rows)], np.float32)
 
 
+@dataclass(frozen=True)
+class DocumentPerplexity:
+    """Documents by how well the question foretells them: LongLLMLingua's section 4.1 weighs this against eq. 3.
+
+    -r_k = (1 / N_k) Σ log p(x_i of document k | question and restriction, the x before i). Of a document beyond the
+    model's window, what follows is judged without the question.
+    """
+
+    model: LanguageModel
+
+    def rank(self, documents: Sequence[str], question: str) -> Floats:
+        """float32[k], higher is more relevant; an empty document is as bad as the worst."""
+        head = question_ids(self.model, question.strip() + RESTRICTION + "\n\n")
+        rows = [np.append(head, self.model.tokens(d.strip())[0]) for d in documents]
+        return _means([-row[len(head) :] for row in surprisals(self.model, rows)])
+
+
+@dataclass(frozen=True)
+class Surprise:
+    """Documents by their own perplexity, high first: LLMLingua's demonstrations (arXiv 2310.05736, algorithm 1)."""
+
+    model: LanguageModel
+
+    def rank(self, documents: Sequence[str], question: str) -> Floats:
+        """float32[k], nats; an empty document is as bad as the worst. The question is not read."""
+        return _means(surprisals(self.model, [self.model.tokens(d.strip())[0] for d in documents]))
+
+
+def _means(rows: Sequence[Floats]) -> Floats:
+    """Of each row: float32[k]; of an empty one the lowest."""
+    known = [float(row.mean()) for row in rows if len(row)]
+    floor = min(known, default=0.0)
+    return np.array([row.mean() if len(row) else floor for row in rows], np.float32)
+
+
 def load(model: str) -> QuestionPerplexity:
     """The ranker of a causal language model, by name or folder."""
     if not model:
