@@ -165,6 +165,11 @@ def _train_options(sub: argparse.ArgumentParser) -> None:
     _lm_options(
         kinds.add_parser("lm", help="a small language model from scratch", description="Pretrain a small Llama.")
     )
+    _policy_options(
+        kinds.add_parser(
+            "policy", help="keep or drop, by what a language model then says", description="Train a policy by reward."
+        )
+    )
 
 
 def _classifier_options(sub: argparse.ArgumentParser) -> None:
@@ -206,6 +211,37 @@ def _lm_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--lr", type=_number, default=1.5e-3, metavar="LR", help="peak learning rate (default: 1.5e-3)")
     sub.add_argument("--copy", type=_number, default=0.2, metavar="S", help="share of copy windows (default: 0.2)")
     sub.add_argument("--recall", type=_number, default=0.2, metavar="S", help="share of fact windows (default: 0.2)")
+
+
+def _policy_options(sub: argparse.ArgumentParser) -> None:
+    sub.set_defaults(run=_train_policy)
+    sub.add_argument("data", nargs="+", metavar="TEXTS", type=Path, help="JSON lines: text, and question, answer")
+    sub.add_argument("--dev", metavar="FILE", type=Path, required=True, help="JSON lines to judge on")
+    sub.add_argument("--base", metavar="NAME|DIR", required=True, help="encoder (pcrl) or keep/drop classifier")
+    sub.add_argument("--algorithm", choices=("pcrl", "taco-rl"), required=True, help="docs/train.md")
+    model = sub.add_argument_group("the model that reads what is kept (one of them)")
+    model.add_argument("--reward-model", metavar="NAME|DIR", help="causal language model on this machine")
+    model.add_argument("--endpoint", metavar="URL", help="OpenAI-compatible; key: LACONIC_API_KEY")
+    sub.add_argument("--endpoint-model", metavar="M", help="the model's name at that address")
+    sub.add_argument("--concurrency", type=_whole, default=8, metavar="N", help="requests in flight (default: 8)")
+    sub.add_argument("--reward", metavar="R", help="rouge-l (default for pcrl), f1 (for taco-rl), bleu, likelihood")
+    sub.add_argument("--answer-tokens", type=_whole, default=30, metavar="N", help="most of an answer (default: 30)")
+    sub.add_argument("--cache", metavar="FILE", type=Path, help="answers already had (default: OUT/answers.sqlite)")
+    _run_options(sub)
+    sub.add_argument("--about", metavar="FILE", type=Path, help="JSON for the model card: name, window, licence, …")
+    sub.add_argument("--steps", type=_whole, default=1000, metavar="N", help="default: 1000")
+    sub.add_argument("--window", type=_whole, default=512, metavar="N", help="longest text in tokens (default: 512)")
+    paper = sub.add_argument_group("settings with the papers' defaults, pcrl and taco-rl")
+    paper.add_argument("--batch", type=_whole, metavar="N", help="texts a step and process (32, 8)")
+    paper.add_argument("--samples", type=_whole, metavar="N", help="compressions drawn of each text (4, 1)")
+    paper.add_argument("--lr", type=_number, metavar="LR", help="learning rate at the start (3e-5, 1e-5)")
+    paper.add_argument("--entropy", type=_number, metavar="W", help="weight of the entropy (0.001, 0.01)")
+    paper.add_argument("--baseline", metavar="B", help="greedy, others, none (greedy, none)")
+    paper.add_argument("--penalty", type=_number, metavar="R", help="reward where the condition fails (-0.01, -0.1)")
+    paper.add_argument("--tau", type=_number, metavar="T", help="pcrl: the quality must be above it (0.9)")
+    paper.add_argument("--hidden", type=_whole, metavar="N", help="pcrl: width of the head's hidden layer (4096)")
+    paper.add_argument("--rate", type=_number, metavar="R", help="taco-rl: share of tokens to keep (0.5)")
+    paper.add_argument("--tolerance", type=_whole, metavar="N", help="taco-rl: tokens more or less allowed (30)")
 
 
 def _run_options(sub: argparse.ArgumentParser) -> None:
@@ -389,6 +425,41 @@ def _train_lm(args: argparse.Namespace) -> int:
     train(texts, args.output, settings, args.save_every, _say)
     if first_process():
         print(publish_lm(args.output, about))
+    return 0
+
+
+def _train_policy(args: argparse.Namespace) -> int:
+    from contextlib import ExitStack, closing
+
+    from laconic.endpoint import Endpoint
+    from laconic.train.loop import first_process
+    from laconic.train.policy import Settings, train
+    from laconic.train.publish import check, publish
+    from laconic.train.rewards import Local, Remote, algorithm, quality
+
+    about = _about(args.about) if args.about else {}
+    check(about)
+    if bool(args.endpoint) != bool(args.endpoint_model) or bool(args.endpoint) == bool(args.reward_model):
+        raise InputError("pass either --reward-model, or --endpoint and --endpoint-model")
+
+    def given(*names: str) -> dict[str, Any]:
+        return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+
+    paid = algorithm(args.algorithm, **given("penalty", "tau", "hidden", "rate", "tolerance"))
+    changes = given("batch", "samples", "lr", "entropy", "baseline")
+    settings = Settings.of(args.base, paid, steps=args.steps, window=args.window, seed=args.seed, **changes)
+    reward = args.reward or {"pcrl": "rouge-l", "taco-rl": "f1"}[args.algorithm]
+    cache = args.cache or args.output / "answers.sqlite"
+    with ExitStack() as stack:
+        reader: Local | Remote
+        if args.endpoint:
+            endpoint = Endpoint(args.endpoint, args.endpoint_model, concurrency=args.concurrency, cache=cache)
+            reader = Remote(stack.enter_context(endpoint), args.answer_tokens)
+        else:
+            reader = stack.enter_context(closing(Local(args.reward_model, args.answer_tokens, cache)))
+        train(args.data, args.dev, args.output, settings, quality(reward, reader), args.save_every, _say)
+    if first_process():
+        print(publish(args.output, about))
     return 0
 
 
