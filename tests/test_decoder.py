@@ -53,6 +53,22 @@ def by_windows(model, ids, window):
     return found
 
 
+def test_greedy_takes_the_most_probable_token_in_batches_of_any_lengths(pair, monkeypatch):
+    decoder, model = pair
+    monkeypatch.setattr("laconic.backends.decoder._TOGETHER", 120)
+    rows = [np.append(decoder.start, TOKENS[k : k + n]) for k, n in ((0, 30), (40, 3), (50, 12), (70, 0), (80, 54))]
+    for row, found in zip(rows, decoder.greedy(rows, 9), strict=True):
+        expected = row.tolist()
+        while len(expected) < len(row) + 9:
+            with torch.no_grad():
+                best = int(model(torch.tensor([expected])).logits[0, -1].argmax())
+            if best == model.config.eos_token_id:
+                break
+            expected.append(best)
+        assert found.tolist() == expected[len(row) :]
+    assert decoder.greedy([], 9) == []
+
+
 def test_nll_is_that_of_all_logits(pair):
     decoder, model = pair
     ids = TOKENS[:60]

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from laconic import DEFAULT_MODEL, __version__
 from laconic.errors import EndpointError, InputError, LaconicError
 from laconic.render import CONTROLS
+from laconic.terminal import TEXTS, number, read, say, whole, write
+from laconic.train import cli as train
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
     from laconic.result import Compression
     from laconic.score import Progress
 
-_TEXTS = ".jsonl, .jsonl.gz, .parquet, .txt, .md, or a folder of .txt and .md"
 _LONG = 300_000  # characters from which a watching person gets a progress bar
 
 
@@ -46,14 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, status: int) -> int:
-    _say("laconic: " + " ".join(message.split()).translate(CONTROLS))
+    say("laconic: " + " ".join(message.split()).translate(CONTROLS))
     return status
-
-
-def _say(line: str) -> None:
-    """A line on standard error, if there is one; on a terminal, not glued to the text before it."""
-    if sys.stderr is not None:
-        print(line, file=sys.stderr)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -72,9 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"laconic {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+    def command(name: str, run: Callable[[argparse.Namespace], int] | None, text: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        sub.set_defaults(run=run)
+        sub.set_defaults(run=run)  # None: its own commands set it
         return sub
 
     sub = command("compress", _compress, "compress a text; the result goes to standard output, byte for byte")
@@ -91,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--fp32", action="store_true", help="no int8 weights: larger and slower, scores unchanged")
     _distill_options(command("distill", _distill, "label texts with a teacher LLM (needs the extra [distill])"))
     _eval_options(command("eval", _eval, "measure methods on tasks (needs the extra [eval])"))
-    _train_options(command("train", _train, "train a model (needs the extra [train])"))
+    train.options(command("train", None, "train a model (needs the extra [train])"))
     sub = command("bench", _bench, "measure the speed on this machine")
     sub.add_argument("file", nargs="?", metavar="FILE", help="text to measure on (default: generated prose)")
     sub.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME|DIR", help=f"default: {DEFAULT_MODEL}")
@@ -107,9 +102,9 @@ def _compression_options(sub: argparse.ArgumentParser) -> None:
         help="UTF-8 text; - or nothing: standard input; several: documents, compressed together within one budget",
     )
     budget = sub.add_argument_group("budget (one of them; default: --rate 0.5)")
-    budget.add_argument("--rate", type=_number, metavar="R", help="share of tokens to keep, in (0, 1]")
-    budget.add_argument("--tokens", type=_whole, metavar="N", help="most tokens to keep, counted on the result")
-    budget.add_argument("--threshold", type=_number, metavar="P", help="keep what scores at least P, in [0, 1]")
+    budget.add_argument("--rate", type=number, metavar="R", help="share of tokens to keep, in (0, 1]")
+    budget.add_argument("--tokens", type=whole, metavar="N", help="most tokens to keep, counted on the result")
+    budget.add_argument("--threshold", type=number, metavar="P", help="keep what scores at least P, in [0, 1]")
     sub.add_argument("--question", metavar="Q", help="keep what answers it (only with a model that reads questions)")
     sub.add_argument("--keep", metavar="REGEX", action="append", default=[], help="never drop what matches; repeatable")
     sub.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME|DIR", help=f"default: {DEFAULT_MODEL}")
@@ -135,154 +130,39 @@ def _compression_options(sub: argparse.ArgumentParser) -> None:
         "(default: the model's own scores, bm25 if it reads no questions)",
     )
     several.add_argument("--order", metavar="O", help="original (default), best_first, two_ended (best at both ends)")
-    several.add_argument("--spread", type=_number, metavar="S", help="the best one keeps so much more, the worst less")
+    several.add_argument("--spread", type=number, metavar="S", help="the best one keeps so much more, the worst less")
 
 
 def _distill_options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("input", metavar="IN", type=Path, help=_TEXTS)
+    sub.add_argument("input", metavar="IN", type=Path, help=TEXTS)
     sub.add_argument("output", metavar="OUT", type=Path, help="data set, JSON lines; beside it a report and a cache")
     sub.add_argument("--teacher", metavar="URL", required=True, help="OpenAI-compatible; key: LACONIC_API_KEY")
     sub.add_argument("--teacher-model", metavar="M", required=True, help="the model's name at that address")
     sub.add_argument("--dry-run", action="store_true", help="print what would be asked and cost, and ask nothing")
     sub.add_argument("--questions", action="store_true", help="also a question, its answer and evidence for each chunk")
-    sub.add_argument("--tokens", type=_whole, default=512, metavar="N", help="most tokens of a chunk (default: 512)")
+    sub.add_argument("--tokens", type=whole, default=512, metavar="N", help="most tokens of a chunk (default: 512)")
     sub.add_argument("--counter", default="o200k_base", metavar="C", help="as for compress")
     sub.add_argument("--broken", choices=("stop", "skip"), default="stop", help="on broken records (default: stop)")
     for name in ("text", "id", "question", "answer"):
         sub.add_argument(f"--{name}-field", default=name, metavar="F", help=f"default: {name}")
-    sub.add_argument("--drop-vr", type=_number, default=5.0, metavar="PCT", help="drop by Variation Rate (default: 5)")
-    sub.add_argument("--drop-ag", type=_number, default=10.0, metavar="PCT", help="then by Alignment Gap (default: 10)")
-    sub.add_argument("--concurrency", type=_whole, default=8, metavar="N", help="requests in flight (default: 8)")
-    sub.add_argument("--per-minute", type=_number, metavar="N", help="most requests begun in a minute")
-    sub.add_argument("--price-in", type=_number, metavar="P", help="of a million tokens, for the cost estimate")
-    sub.add_argument("--price-out", type=_number, metavar="P", help="of a million tokens of answers")
+    sub.add_argument("--drop-vr", type=number, default=5.0, metavar="PCT", help="drop by Variation Rate (default: 5)")
+    sub.add_argument("--drop-ag", type=number, default=10.0, metavar="PCT", help="then by Alignment Gap (default: 10)")
+    sub.add_argument("--concurrency", type=whole, default=8, metavar="N", help="requests in flight (default: 8)")
+    sub.add_argument("--per-minute", type=number, metavar="N", help="most requests begun in a minute")
+    sub.add_argument("--price-in", type=number, metavar="P", help="of a million tokens, for the cost estimate")
+    sub.add_argument("--price-out", type=number, metavar="P", help="of a million tokens of answers")
     sub.add_argument("--cache", metavar="FILE", type=Path, help="answers already paid (default: OUT.cache.sqlite)")
 
 
 def _eval_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("tasks", nargs="+", metavar="TASK=PATH", help="PATH: file, folder, hf:org/name/file; docs/eval.md")
     sub.add_argument("--method", action="append", metavar="M[=MODEL]", help="repeatable; default: llmlingua2")
-    sub.add_argument("--rate", type=_number, action="append", metavar="R", help="repeatable; default: 0.1, 0.25, 0.5")
-    sub.add_argument("--limit", type=_whole, metavar="N", help="so many examples of each task, drawn at random")
+    sub.add_argument("--rate", type=number, action="append", metavar="R", help="repeatable; default: 0.1, 0.25, 0.5")
+    sub.add_argument("--limit", type=whole, metavar="N", help="so many examples of each task, drawn at random")
     sub.add_argument("--reader", metavar="DIR", help="extractive reader that answers (recipes/reader.py)")
     sub.add_argument("--endpoint", metavar="URL", help="OpenAI-compatible model that answers; key: LACONIC_API_KEY")
     sub.add_argument("--endpoint-model", metavar="M", help="the model's name at that address")
     sub.add_argument("-o", "--output", metavar="OUT", type=Path, required=True, help="folder; done rows are kept")
-
-
-def _train_options(sub: argparse.ArgumentParser) -> None:
-    kinds = sub.add_subparsers(required=True, metavar="WHAT")
-    _classifier_options(
-        kinds.add_parser(
-            "classifier", help="keep or drop, with or without a question", description="Train a token classifier."
-        )
-    )
-    _lm_options(
-        kinds.add_parser("lm", help="a small language model from scratch", description="Pretrain a small Llama.")
-    )
-    _soft_options(
-        kinds.add_parser(
-            "soft", help="texts as a few slots (needs the extra [soft])", description="Train a soft encoder."
-        )
-    )
-
-
-def _classifier_options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("data", nargs="+", metavar="FILE[:ROWS]", help="labelled JSON lines; ROWS: so many in an epoch")
-    sub.add_argument("--dev", metavar="FILE", type=Path, required=True, help="labelled JSON lines to judge on")
-    sub.add_argument("--base", metavar="NAME|DIR", required=True, help="Hugging Face encoder to start from")
-    _run_options(sub)
-    sub.add_argument("--about", metavar="FILE", type=Path, help="JSON for the model card: name, window, licence, …")
-    sub.add_argument("--epochs", type=_whole, default=4, metavar="N", help="default: 4")
-    sub.add_argument("--lr", type=_number, default=1.5e-4, metavar="LR", help="peak learning rate (default: 1.5e-4)")
-    sub.add_argument(
-        "--batch", type=_whole, default=3072, metavar="N", help="tokens a step and process (default: 3072)"
-    )
-    sub.add_argument("--window", type=_whole, default=512, metavar="N", help="longest row in tokens (default: 512)")
-    sub.add_argument("--average", type=_number, default=0.999, metavar="D", help="decay of averaged weights; 0: none")
-    sub.add_argument("--embedder", default="", metavar="NAME|DIR", help="sentence encoder to learn nearness from")
-    sub.add_argument("--layers", type=_whole, metavar="N", help="so many of the base's layers (default: all)")
-    sub.add_argument("--no-features", action="store_true", help="no capitals and layout as token types")
-    sub.add_argument("--patience", type=_whole, metavar="N", help="stop after N epochs that are no better on dev")
-
-
-def _lm_options(sub: argparse.ArgumentParser) -> None:
-    sub.set_defaults(run=_train_lm)
-    sub.add_argument("data", nargs="+", metavar="TEXTS", type=Path, help=_TEXTS)
-    sub.add_argument(
-        "--dev", metavar="TEXTS", type=Path, action="append", required=True, help="to judge on; repeatable"
-    )
-    _run_options(sub)
-    sub.add_argument("--about", metavar="FILE", type=Path, help="JSON for the model card: name, licence, data, …")
-    sub.add_argument("--text-field", default="text", metavar="F", help="default: text")
-    sub.add_argument("--broken", choices=("stop", "skip"), default="stop", help="on broken records (default: stop)")
-    sub.add_argument("--steps", type=_whole, default=2000, metavar="N", help="default: 2000")
-    sub.add_argument("--batch", type=_whole, default=32, metavar="N", help="windows a step and process (default: 32)")
-    sub.add_argument("--window", type=_whole, default=512, metavar="N", help="tokens (default: 512)")
-    sub.add_argument("--vocabulary", type=_whole, default=8192, metavar="N", help="tokens (default: 8192)")
-    sub.add_argument("--width", type=_whole, default=384, metavar="N", help="default: 384")
-    sub.add_argument("--layers", type=_whole, default=5, metavar="N", help="default: 5")
-    sub.add_argument("--heads", type=_whole, default=6, metavar="N", help="of queries (default: 6)")
-    sub.add_argument("--lr", type=_number, default=1.5e-3, metavar="LR", help="peak learning rate (default: 1.5e-3)")
-    sub.add_argument("--copy", type=_number, default=0.2, metavar="S", help="share of copy windows (default: 0.2)")
-    sub.add_argument("--recall", type=_number, default=0.2, metavar="S", help="share of fact windows (default: 0.2)")
-    sub.add_argument("--lookup", type=_number, default=0.0, metavar="S", help="share of pair windows (default: 0)")
-
-
-def _soft_options(sub: argparse.ArgumentParser) -> None:
-    sub.set_defaults(run=_train_soft)
-    sub.add_argument("data", nargs="*", metavar="TEXTS", type=Path, help=f"{_TEXTS}; with question and answer, or not")
-    sub.add_argument("--dev", metavar="TEXTS", type=Path, action="append", default=[], help="to judge on; repeatable")
-    sub.add_argument("--base", metavar="NAME|DIR", required=True, help="causal language model that will read the slots")
-    sub.add_argument("--start", metavar="DIR", type=Path, help="encoder to go on from")
-    _run_options(sub)
-    sub.add_argument("--text-field", default="text", metavar="F", help="default: text")
-    sub.add_argument("--slots", type=_whole, action="append", metavar="M", help="repeatable: drawn (default: 16)")
-    sub.add_argument("--steps", type=_whole, default=2000, metavar="N", help="default: 2000")
-    sub.add_argument("--batch", type=_whole, default=4, metavar="N", help="contexts a step and process (default: 4)")
-    sub.add_argument("--lr", type=_number, default=1e-4, metavar="LR", help="peak learning rate (default: 1e-4)")
-    sub.add_argument("--warmup", type=_whole, default=300, metavar="N", help="steps (default: 300)")
-    sub.add_argument("--decay", type=_number, default=0.0, metavar="S", help="share of steps at the end (default: 0)")
-    sub.add_argument("--checkpointing", action="store_true", help="less memory, a third more time")
-    lora = sub.add_argument_group("a new encoder")
-    lora.add_argument("--mode", choices=("kv", "embedding"), default="kv", help="500xCompressor (default) or ICAE")
-    lora.add_argument("--window", type=_whole, default=500, metavar="N", help="longest text in tokens (default: 500)")
-    lora.add_argument("--positions", choices=("official", "continue"), default="official", help="docs/soft.md")
-    lora.add_argument("--rank", type=_whole, default=64, metavar="N", help="default: 64")
-    lora.add_argument("--alpha", type=_number, default=32, metavar="A", help="default: 32")
-    lora.add_argument("--dropout", type=_number, default=0.05, metavar="P", help="default: 0.05")
-    lora.add_argument("--targets", default="q_proj,v_proj", metavar="T,…", help="maps, or all (default: q_proj,v_proj)")
-    goals = sub.add_argument_group(
-        "what is learnt besides saying the text again, or answering where there is a question"
-    )
-    goals.add_argument("--follow", type=_whole, default=0, metavar="N", help="tokens after the text (ICAE; default: 0)")
-    goals.add_argument("--distil", type=_number, default=0.0, metavar="W", help="weight of the full-context reader")
-    goals.add_argument("--facts", type=_number, default=0.0, metavar="S", help="share of made-up facts (default: 0)")
-    goals.add_argument("--lookup", type=_number, default=0.0, metavar="S", help="share of pairs (default: 0)")
-    goals.add_argument("--shortest", type=_whole, default=0, metavar="N", help="tokens of the first texts, which grow")
-    goals.add_argument(
-        "--grow", type=_number, default=0.5, metavar="S", help="share of steps they grow in (default: 0.5)"
-    )
-
-
-def _run_options(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("-o", "--output", metavar="OUT", type=Path, required=True, help="folder; a killed run goes on")
-    sub.add_argument("--seed", type=_whole, default=0, metavar="N", help="default: 0")
-    sub.add_argument("--save-every", type=_whole, default=200, metavar="N", help="steps (default: 200)")
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-
-
-def _whole(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
 
 
 def _compress(args: argparse.Namespace) -> int:
@@ -293,21 +173,21 @@ def _compress(args: argparse.Namespace) -> int:
         "ansi": lambda: result.show() + "\n",
         "html": result.html,
     }[args.format]()
-    _write(args.output, text)
+    write(args.output, text)
     if args.output is None and sys.stdout.isatty() and not text.endswith("\n"):
-        _say("")
-    _say(result.stats())
+        say("")
+    say(result.stats())
     return 0
 
 
 def _show(args: argparse.Namespace) -> int:
     result = _run(args)
     if args.html:
-        _write(args.html, result.html())
+        write(args.html, result.html())
     else:
         color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-        _write(None, result.show(color) + "\n")
-    _say(result.stats())
+        write(None, result.show(color) + "\n")
+    say(result.stats())
     return 0
 
 
@@ -321,7 +201,7 @@ def _run(args: argparse.Namespace) -> Compression:
         raise InputError(f"--{next(iter(arrangement))} is for several documents; pass more than one FILE")
     if len(args.files) > 1 and args.threshold is not None:
         raise InputError("--threshold is for one text; pass --rate or --tokens for several documents")
-    texts = [_read(name) for name in args.files]
+    texts = [read(name) for name in args.files]
     compressor = laconic.load(args.model, method=args.method, counter=args.counter, structure=not args.plain)
     options = {"rate": args.rate, "tokens": args.tokens, "question": args.question, "protect": args.keep}
     if len(texts) > 1:
@@ -340,38 +220,6 @@ def _bar(size: int) -> Iterator[Progress | None]:
 
     with tqdm(total=size, unit="char", unit_scale=True, leave=False, desc="compressing") as bar:
         yield bar.update
-
-
-def _read(name: str) -> str:
-    """A file or standard input as text: UTF-8, with or without a byte order mark."""
-    try:
-        data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"no file {name}; pass the path of a text file, or - for standard input") from None
-    except IsADirectoryError:
-        raise InputError(f"{name} is a folder; pass a text file") from None
-    except OSError as error:
-        raise InputError(f"cannot read {name}: {error.strerror}") from None
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        guess = "UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "ISO-8859-1"
-        raise InputError(
-            f"{name} is not UTF-8 (byte {error.start}); if it is {guess}, convert it: iconv -f {guess} -t UTF-8 {name}"
-        ) from None
-
-
-def _write(path: Path | None, text: str) -> None:
-    """Exactly these characters, no newline added or changed."""
-    data = text.encode("utf-8", "surrogatepass")
-    if path is None:
-        sys.stdout.flush()
-        sys.stdout.buffer.write(data)
-        return
-    try:
-        path.write_bytes(data)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from None
 
 
 def _models(args: argparse.Namespace) -> int:
@@ -393,98 +241,6 @@ def _export(args: argparse.Namespace) -> int:
 
     print(export(args.folder, args.output or args.folder / "onnx", int8=not args.fp32))
     return 0
-
-
-def _train(args: argparse.Namespace) -> int:
-    from laconic.train.classifier import Settings, Source, train
-    from laconic.train.loop import first_process
-    from laconic.train.publish import check, publish
-
-    about = _about(args.about) if args.about else {}
-    check(about)
-    settings = Settings(
-        base=args.base,
-        epochs=args.epochs,
-        lr=args.lr,
-        tokens=args.batch,
-        window=args.window,
-        average=args.average,
-        embedder=args.embedder,
-        layers=args.layers,
-        features=not args.no_features,
-        patience=args.patience,
-        seed=args.seed,
-    )
-    train([Source.parse(d) for d in args.data], args.dev, args.output, settings, args.save_every, _say)
-    if first_process():
-        print(publish(args.output, about))
-    return 0
-
-
-def _train_lm(args: argparse.Namespace) -> int:
-    from laconic.train.corpus import Texts
-    from laconic.train.lm import Settings, train
-    from laconic.train.loop import first_process
-    from laconic.train.publish import check_lm, publish_lm
-
-    about = _about(args.about) if args.about else {}
-    check_lm(about)
-    settings = Settings(
-        steps=args.steps,
-        batch=args.batch,
-        window=args.window,
-        vocabulary=args.vocabulary,
-        width=args.width,
-        layers=args.layers,
-        heads=args.heads,
-        lr=args.lr,
-        copy=args.copy,
-        recall=args.recall,
-        lookup=args.lookup,
-        seed=args.seed,
-    )
-    texts = Texts(tuple(args.data), tuple(args.dev), args.text_field, args.broken == "skip")
-    train(texts, args.output, settings, args.save_every, _say)
-    if first_process():
-        print(publish_lm(args.output, about))
-    return 0
-
-
-def _train_soft(args: argparse.Namespace) -> int:
-    from laconic.soft import Settings as Encoder
-    from laconic.train.soft import ALL_LINEAR, Settings, train
-
-    slots = tuple(args.slots or [16])
-    targets = ALL_LINEAR if args.targets == "all" else tuple(args.targets.split(","))
-    encoder = (
-        Encoder.of(args.start)
-        if args.start
-        else Encoder(
-            slots=max(slots),
-            mode=args.mode,
-            window=args.window,
-            rank=args.rank,
-            alpha=args.alpha,
-            targets=targets,
-            dropout=args.dropout,
-            positions=args.positions,
-            seed=args.seed,
-        )
-    )
-    names = ("steps", "batch", "lr", "warmup", "decay", "shortest", "grow", "follow", "distil", "facts", "lookup")
-    given = {name: getattr(args, name) for name in (*names, "checkpointing", "seed")}
-    settings = Settings(args.base, encoder, slots, **given)
-    saving = {"start": args.start, "field": args.text_field, "save_every": args.save_every}
-    print(train(args.data, args.dev, args.output, settings, **saving, say=_say))
-    return 0
-
-
-def _about(path: Path) -> Any:
-    text = _read(str(path))
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON ({error}); see docs/train.md") from None
 
 
 def _distill(args: argparse.Namespace) -> int:
@@ -512,9 +268,9 @@ def _distill(args: argparse.Namespace) -> int:
         if args.dry_run:
             print(planned.line(prices))
             return 0
-        _say(planned.line(prices))
+        say(planned.line(prices))
         report = distill(planned, endpoint, args.output, drop, prices)
-    _say(f"{args.output}: {line(report)}")
+    say(f"{args.output}: {line(report)}")
     return 0
 
 
@@ -536,14 +292,14 @@ def _eval(args: argparse.Namespace) -> int:
         tables, failures = evaluate(plan)
     print(tables)
     for line in failures:
-        _say(f"no answer: {line}")
+        say(f"no answer: {line}")
     return 1 if failures else 0
 
 
 def _bench(args: argparse.Namespace) -> int:
     from laconic.bench import report
 
-    text = _read(args.file) if args.file else None
+    text = read(args.file) if args.file else None
     for line in report(args.model, text):
         print(line)
     return 0

@@ -152,12 +152,42 @@ def _read_checkpoint(folder: Path) -> Any:
             trust_remote_code=False,  # unset, transformers asks on the terminal
             output_loading_info=True,
         )
+        own = _read_head(model, folder)
     except Exception as error:  # a bad folder provokes errors of five libraries
         raise ModelError(f"{folder} cannot be read as a checkpoint ({first_line(error)}); fetch it again") from error
-    lost = sorted(info["missing_keys"])
+    lost = sorted(set(info["missing_keys"]) - own)
     if lost:
         raise ModelError(f"{folder} lacks weights ({', '.join(lost[:3])}): it is not a trained token classifier")
     return model.eval()
+
+
+def deep_head(width: int, hidden: int) -> Any:
+    """The head of a PCRL policy, over states of this width: one hidden layer, two classes."""
+    import torch
+
+    layers = torch.nn.Linear(width, hidden, bias=False), torch.nn.GELU(), torch.nn.Linear(hidden, 2)
+    return torch.nn.Sequential(*layers)
+
+
+def _read_head(model: Any, folder: Path) -> set[str]:
+    """Give the model the head with a hidden layer that its configuration names; the names of the weights it replaces.
+
+    transformers knows no such head: it leaves its weights in the file.
+    """
+    from safetensors import safe_open
+
+    hidden = (getattr(model.config, "laconic", None) or {}).get("hidden")
+    if not hidden:
+        return set()
+    replaced = {f"classifier.{name}" for name, _ in model.classifier.named_parameters()}
+    model.classifier = deep_head(model.classifier.in_features, hidden)
+    weights: dict[str, Any] = {}
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            names = [n for n in sorted(file.keys()) if n.startswith("classifier.")]
+            weights |= {n.removeprefix("classifier."): file.get_tensor(n).float() for n in names}
+    model.classifier.load_state_dict(weights)
+    return replaced
 
 
 def _probe(model: Any, rows: int, length: int) -> tuple[Any, Any, Any]:

@@ -104,7 +104,7 @@ class Manifest:
             folder.name,
             "",
             _config_window(folder, config),
-            _config_keep_label(folder, config),
+            keep_label(folder, config),
             {},
             question=bool(ours.get("question")),
             embedding=int(ours.get("embedding") or 0),
@@ -165,6 +165,7 @@ class LanguageModel:
     name: str
     tokenizer: tokenizers.Tokenizer  # never truncates, never pads
     decoder: Decoder
+    path: Path | None = None  # its folder
 
     def tokens(self, text: str) -> tuple[Ints, Ints, Ints]:
         """Ids and code point offsets (starts, ends) of a text without special tokens: int64[T] each."""
@@ -195,8 +196,8 @@ def load_decoder(name: str | os.PathLike[str], device: str | None = None) -> Lan
     from laconic.backends.decoder import TorchDecoder
 
     folder = decoder_folder(name)
-    decoder = TorchDecoder(folder, device)
-    return LanguageModel(folder.name if Path(name).exists() else str(name), decoder_tokenizer(folder), decoder)
+    known = folder.name if Path(name).exists() else str(name)
+    return LanguageModel(known, decoder_tokenizer(folder), TorchDecoder(folder, device), folder)
 
 
 def decoder_folder(name: str | os.PathLike[str]) -> Path:
@@ -292,7 +293,7 @@ def _exported(folder: Path, int8: bool) -> tuple[Path, Manifest]:
     from laconic.export import check_weights, export
 
     check_weights(folder)
-    cached = _cache() / "exported" / f"{_fingerprint(folder)}-{'int8' if int8 else 'fp32'}"
+    cached = _cache() / "exported" / f"{fingerprint(folder)}-{'int8' if int8 else 'fp32'}"
     if not (cached / MANIFEST).exists():
         try:
             cached.parent.mkdir(parents=True, exist_ok=True)
@@ -310,8 +311,8 @@ def _cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "laconic"
 
 
-def _fingerprint(folder: Path) -> str:
-    """One hash of all that an export reads."""
+def fingerprint(folder: Path) -> str:
+    """One hash of all that decides what a checkpoint says: configuration, weights, tokenizer."""
     digest = hashlib.sha256(b"laconic export 1")
     for path in sorted(p for end in ("json", "safetensors", "txt", "model") for p in folder.glob(f"*.{end}")):
         digest.update(f"{path.name}\0{sha256(path)}\0".encode())
@@ -398,7 +399,8 @@ def _config_window(folder: Path, config: dict[str, Any]) -> int:
     return int(min(limits))
 
 
-def _config_keep_label(folder: Path, config: dict[str, Any]) -> int:
+def keep_label(folder: Path, config: dict[str, Any]) -> int:
+    """Which class of a config.json means "keep"; ModelError where that cannot be told."""
     labels = config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
     keep = [int(k) for k, v in labels.items() if str(v).lower() in _KEEP]
     if [labels.get(str(k)) for k in range(len(LABELS))] == LABELS:

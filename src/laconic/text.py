@@ -254,12 +254,18 @@ def pool(values: Floats, starts: Ints, ends: Ints, tiling: Tiling) -> Floats:
     `values`, `starts`, `ends`: float32[T], int64[T], int64[T], one entry a model token, code point offsets into the
     text; tokens that cover no character are ignored, a token over several units counts for each of them.
     """
-    real = ends > starts
+    token, unit = touching(starts, ends, tiling)
+    count = np.bincount(unit, minlength=len(tiling))
+    total = np.bincount(unit, values[token].astype(np.float64), minlength=len(tiling))
+    with np.errstate(invalid="ignore"):
+        return (total / count).astype(np.float32)
+
+
+def touching(starts: Ints, ends: Ints, tiling: Tiling) -> tuple[Ints, Ints]:
+    """Every pair of a token and a unit that it touches: int64[P] each; tokens as in `pool`."""
+    real = np.flatnonzero(ends > starts)
     first = tiling.unit_at(starts[real])
     last = tiling.unit_at(ends[real] - 1)
     reach = last - first + 1
     unit = np.repeat(first, reach) + np.arange(reach.sum()) - np.repeat(np.cumsum(reach) - reach, reach)
-    count = np.bincount(unit, minlength=len(tiling))
-    total = np.bincount(unit, np.repeat(values[real].astype(np.float64), reach), minlength=len(tiling))
-    with np.errstate(invalid="ignore"):
-        return (total / count).astype(np.float32)
+    return np.repeat(real, reach), unit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -39,6 +40,9 @@ class Decoder(Protocol):
 
         NaN for the first token of a row and at padding. The other rows do not change a row beyond float error.
         """
+
+    def greedy(self, rows: Sequence[Ids], most: int) -> list[Ids]:
+        """The most probable next tokens after each row, until the end of the text or `most` of them: int64[n] each."""
 
     def session(self, head: Ids) -> Session:
         """A text that grows and shrinks, after a head of 1 to `window - 2` tokens, int64[h]."""

@@ -57,6 +57,45 @@ class TorchDecoder:
                 found[row, new:end] = next(values)
         return found
 
+    def greedy(self, rows: Sequence[Ids], most: int) -> list[Ids]:
+        """The most probable next tokens after each row, one by one, until the end token or `most`: int64[n] each.
+
+        Rows of at most `window - most` tokens. The checkpoint's own settings of generation (sampling, penalties) are
+        not used.
+        """
+        found: list[Ids] = [np.zeros(0, np.int64)] * len(rows)
+        pieces = sorted(((k, 0, 0, len(row) + most) for k, row in enumerate(rows)), key=lambda p: p[3])
+        for batch in _batches(pieces):
+            places = [piece[0] for piece in batch]
+            for k, ids in zip(places, self._continued([rows[k] for k in places], most), strict=True):
+                found[k] = ids
+        return found
+
+    def _continued(self, rows: Sequence[Ids], most: int) -> list[Ids]:
+        """`greedy` in one batch, padded on the left."""
+        from transformers import GenerationConfig
+
+        width, ends = max(map(len, rows)), self._ends()
+        ids, mask = np.full((len(rows), width), self.start), np.zeros((len(rows), width), np.int64)
+        for k, row in enumerate(rows):
+            ids[k, width - len(row) :], mask[k, width - len(row) :] = row, 1
+        config: Any = GenerationConfig  # untyped
+        config = config(max_new_tokens=most, do_sample=False, pad_token_id=self.start, eos_token_id=ends)
+        given = [self._torch.from_numpy(x).to(self._device) for x in (ids, mask)]
+        with self._torch.inference_mode():
+            out = self._model.generate(given[0], attention_mask=given[1], generation_config=config)
+        new = out[:, width:].cpu().numpy()
+        ended = np.isin(new, ends)
+        lengths = np.where(ended.any(1), ended.argmax(1), new.shape[1]).tolist()
+        return [row[:n] for row, n in zip(new, lengths, strict=True)]
+
+    def _ends(self) -> list[int]:
+        """The tokens that end a text; where none is named, the one that begins the next."""
+        places = (self._model.generation_config, self._model.config.get_text_config())
+        named = [i for i in (getattr(place, "eos_token_id", None) for place in places) if i is not None]
+        first = named[0] if named else self.start
+        return first if isinstance(first, list) else [int(first)]
+
     def session(self, head: Ids) -> TorchSession:
         """A text that grows and shrinks, after a head of 1 to `window - 2` tokens."""
         assert 1 <= len(head) <= self.window - 2, "the head leaves no room"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from laconic import features
 from laconic.backends import first_line
 from laconic.errors import InputError, ModelError
-from laconic.export import quiet
-from laconic.hub import LABELS
+from laconic.export import deep_head, quiet
+from laconic.hub import LABELS, keep_label
 from laconic.train.data import padded
 
 
@@ -22,25 +23,38 @@ def classifier(
     layers: so many of the base's, evenly spaced (None: all), for a smaller and faster model.
     """
     import torch
-    import transformers
 
     names = [*(LABELS if asks else LABELS[:2]), *(f"embedding {k}" for k in range(embedding))]
-    try:
-        with quiet():
-            model, info = transformers.AutoModelForTokenClassification.from_pretrained(
-                base, output_loading_info=True, trust_remote_code=False
-            )
-    except Exception as error:
-        raise ModelError(f"{base} cannot be read as an encoder ({first_line(error)})") from error
-    if lost := sorted(k for k in info["missing_keys"] if not k.startswith(("classifier", "score"))):
-        raise ModelError(f"{base} lacks weights ({', '.join(lost[:3])}): is it an encoder?")
-    _fits(model, window)
+    model, _ = _read(base, window)
     if layers is not None:
         _thin(model, layers, torch)
     _new_head(model, names, embedding, torch)
     if with_features:
         _add_features(model, torch)
     model.config.laconic = {"question": asks, "features": with_features, "embedding": embedding}
+    return model
+
+
+def policy(base: str, *, window: int, hidden: int | None) -> Any:
+    """The base as a policy, P(drop) and P(keep) of every token, which reads no question.
+
+    hidden: None: all of it learns, from its own keep/drop head; else the encoder is frozen under a new head with a
+    hidden layer of that width.
+    """
+    model, fresh = _read(base, window)
+    if hidden is not None:
+        model.base_model.requires_grad_(False)
+        model.classifier = deep_head(model.classifier.in_features, hidden)
+    elif fresh:
+        raise ModelError(
+            f"{base} has no trained head; pass a keep/drop classifier, such as the LLMLingua-2 checkpoints or the "
+            "checkpoint folder of laconic train classifier"
+        )
+    else:
+        _keep_two(model, keep_label(Path(base), {"id2label": {str(k): v for k, v in model.config.id2label.items()}}))
+    _name(model, LABELS[:2])
+    features = bool((getattr(model.config, "laconic", None) or {}).get("features"))
+    model.config.laconic = {"question": False, "features": features, "embedding": 0, "hidden": hidden or 0}
     return model
 
 
@@ -94,6 +108,24 @@ class Embedder:
         return out
 
 
+def _read(base: str, window: int) -> tuple[Any, bool]:
+    """An encoder that reads such windows, and whether its head is new."""
+    import transformers
+
+    try:
+        with quiet():
+            model, info = transformers.AutoModelForTokenClassification.from_pretrained(
+                base, output_loading_info=True, trust_remote_code=False
+            )
+    except Exception as error:
+        raise ModelError(f"{base} cannot be read as an encoder ({first_line(error)})") from error
+    head = {k for k in info["missing_keys"] if k.startswith(("classifier", "score"))}
+    if lost := sorted(set(info["missing_keys"]) - head):
+        raise ModelError(f"{base} lacks weights ({', '.join(lost[:3])}): is it an encoder?")
+    _fits(model, window)
+    return model, bool(head)
+
+
 def _fits(model: Any, window: int) -> None:
     """Refuse windows that the base has no positions for."""
     table = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)
@@ -139,7 +171,24 @@ def _new_head(model: Any, names: Sequence[str], width: int, torch: Any) -> None:
         for row, name in enumerate(names):
             if name in known:
                 head.weight[row], head.bias[row] = old.weight[known[name]], old.bias[known[name]]
-    model.classifier, model.num_labels = head, len(names)
+    model.classifier = head
+    _name(model, names)
+
+
+def _keep_two(model: Any, keep: int) -> None:
+    """Of the rows of the head, drop and keep."""
+    import torch
+
+    old = model.classifier
+    model.classifier = torch.nn.Linear(old.in_features, 2)
+    with torch.no_grad():
+        model.classifier.weight.copy_(old.weight[[1 - keep, keep]])
+        model.classifier.bias.copy_(old.bias[[1 - keep, keep]])
+
+
+def _name(model: Any, names: Sequence[str]) -> None:
+    """What the rows of the head mean."""
+    model.num_labels = len(names)
     model.config.id2label = dict(enumerate(names))
     model.config.label2id = {n: k for k, n in enumerate(names)}
 

@@ -300,7 +300,14 @@ class _Run(Loop):
         names = {k: "/".join(Path(getattr(self.settings, k)).parts[-2:]) for k in ("base", "embedder")}
         settings = {**asdict(self.settings), **names}
         history = self.state.history
-        run = {"settings": settings, "data": files, "dev": len(self.dev), "best": history[-1], "history": history}
+        run = {
+            "command": "laconic train classifier",
+            "settings": settings,
+            "data": files,
+            "dev": len(self.dev),
+            "best": history[-1],
+            "history": history,
+        }
         (self.out / "run.json").write_text(json.dumps(run, indent=2) + "\n")
 
 

@@ -4,7 +4,7 @@ A line of a data file is what `laconic distill` writes: `text` with `compressed`
 `keep` (`[start, end, value]`, P(keep) by other models, in [0, 1]: soft labels), and optionally `question` with
 `evidence` (verbatim passages, an empty list where the text does not answer it), `relevance` (`[start, end, value]`,
 what another ranker thinks of the rest, in [0, 1]) and `answers` (verbatim strings; without a question: whatever
-somebody asked for).
+somebody asked for). `protect` (`[start, end]`, what always stays) is for policies.
 """
 
 from __future__ import annotations
@@ -53,18 +53,23 @@ class Row:
 
 def read(path: Path, tokenizer: Any, window: int) -> list[Row]:
     """The rows of a JSONL file; `window`: the most tokens of a row. Empty lines and texts are passed over."""
-    rows = []
+    return [row(record, tokenizer, window) for record in records(path)]
+
+
+def records(path: Path) -> list[dict[str, Any]]:
+    """The lines of a JSONL file, checked; empty ones and those with an empty text are passed over."""
+    found = []
     try:
         with path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
                 record = _record(line, f"{path}, line {number}") if line.strip() else {"text": ""}
                 if record["text"].strip():
-                    rows.append(row(record, tokenizer, window))
+                    found.append(record)
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}; pass a file of labelled JSON lines") from None
-    if not rows:
-        raise InputError(f"{path} holds no text; pass a file of labelled JSON lines")
-    return rows
+        raise InputError(f"cannot read {path}: {error.strerror}; pass a file of JSON lines") from None
+    if not found:
+        raise InputError(f"{path} holds no text; pass a file of JSON lines, each with a text")
+    return found
 
 
 def _record(line: bytes, where: str) -> dict[str, Any]:
@@ -81,7 +86,11 @@ def _record(line: bytes, where: str) -> dict[str, Any]:
     wrong = {
         **{f"{name} must be a string": not isinstance(record[name], str) for name in strings},
         **{f"{name} must be a list of strings": not _are(record[name], str) for name in lists},
-        "spans must be [[start, end], …] within the text": not _ranges(record.get("spans", []), 2, length),
+        **{
+            f"{name} must be [[start, end], …] within the text": not _ranges(record[name], 2, length)
+            for name in ("spans", "protect")
+            if name in record
+        },
         **{
             f"{name} must be [[start, end, value], …] within the text, values from 0 to 1": not (
                 _ranges(record[name], 3, length) and all(0 <= r[2] <= 1 for r in record[name])

@@ -78,7 +78,7 @@ def card(manifest: Manifest, record: Mapping[str, Any]) -> str:
     lines = [
         *_head(manifest.name, manifest.languages, "library_name: laconic", "pipeline_tag: token-classification"),
         f"A token classifier for prompt compression ({', '.join(labels)}), trained from {record['settings']['base']} "
-        f"with `laconic train classifier`. It reads {manifest.window} tokens at a time"
+        f"with `{record.get('command', 'laconic train classifier')}`. It reads {manifest.window} tokens at a time"
         + (", with or without a question before them." if manifest.question else "."),
         "",
         "    laconic compress FILE --model FOLDER" + (' --question "…"' if manifest.question else ""),
