@@ -11,8 +11,8 @@ data=$1 out=$2 machine=${3:-cpu}
 texts=$out/lm-texts
 [ -e "$texts/train.jsonl.gz" ] || { python recipes/lm_texts.py "$data" "$texts.tmp" && mv "$texts.tmp" "$texts"; }
 case $machine in
-    cpu) size=(--steps 3600 --batch 8 --lr 5e-4) ;;    # 15 M tokens
-    gpu) size=(--steps 4000 --batch 128 --lr 5e-4) ;;  # 262 M tokens
+    cpu) size=(--steps 3600 --batch 8) ;;    # 15 M tokens
+    gpu) size=(--steps 4000 --batch 128) ;;  # 262 M tokens
     *) echo "pass cpu or gpu, got $machine" >&2; exit 2 ;;
 esac
 laconic train lm "$texts/train.jsonl.gz" --dev "$texts/arxiv.jsonl.gz" --dev "$texts/podcasts.jsonl.gz" \

@@ -69,7 +69,7 @@ def _lm_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--width", type=whole, default=384, metavar="N", help="default: 384")
     sub.add_argument("--layers", type=whole, default=5, metavar="N", help="default: 5")
     sub.add_argument("--heads", type=whole, default=6, metavar="N", help="of queries (default: 6)")
-    sub.add_argument("--lr", type=number, default=1.5e-3, metavar="LR", help="peak learning rate (default: 1.5e-3)")
+    sub.add_argument("--lr", type=number, default=5e-4, metavar="LR", help="peak learning rate (default: 5e-4)")
     sub.add_argument("--copy", type=number, default=0.2, metavar="S", help="share of copy windows (default: 0.2)")
     sub.add_argument("--recall", type=number, default=0.2, metavar="S", help="share of fact windows (default: 0.2)")
     sub.add_argument("--lookup", type=number, default=0.0, metavar="S", help="share of pair windows (default: 0)")
