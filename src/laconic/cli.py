@@ -92,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     _distill_options(command("distill", _distill, "label texts with a teacher LLM (needs the extra [distill])"))
     _eval_options(command("eval", _eval, "measure methods on tasks (needs the extra [eval])"))
     _train_options(command("train", _train, "train a model (needs the extra [train])"))
+    _soft_options(commands.add_parser("soft", help="soft compression (needs the extra [soft])"))
     sub = command("bench", _bench, "measure the speed on this machine")
     sub.add_argument("file", nargs="?", metavar="FILE", help="text to measure on (default: generated prose)")
     sub.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME|DIR", help=f"default: {DEFAULT_MODEL}")
@@ -222,6 +223,17 @@ def _lm_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--copy", type=_number, default=0.2, metavar="S", help="share of copy windows (default: 0.2)")
     sub.add_argument("--recall", type=_number, default=0.2, metavar="S", help="share of fact windows (default: 0.2)")
     sub.add_argument("--lookup", type=_number, default=0.0, metavar="S", help="share of pair windows (default: 0)")
+
+
+def _soft_options(sub: argparse.ArgumentParser) -> None:
+    from laconic.soft import measure_cli
+
+    kinds = sub.add_subparsers(required=True, metavar="WHAT")
+    measure_cli.options(
+        kinds.add_parser(
+            "measure", help="what memories keep", description="Measure trained encoders: docs/soft-measure.md."
+        )
+    )
 
 
 def _run_options(sub: argparse.ArgumentParser) -> None:
