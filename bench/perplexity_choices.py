@@ -56,15 +56,14 @@ class Choice:
         return self.compressor.scorer.reads_question
 
     def compress(self, text: str, rate: float, question: str | None) -> Output:
-        with changed(**self.change):
+        with changed(**{name: value for name, value in self.change.items() if name != "segment"}):
             c = self.compressor.compress(text, rate=rate, question=question if self.reads_question else None)
         return Output(c.text, c.spans, c.tokens_before, c.tokens_after, c.seconds)
 
 
 @contextmanager
-def changed(
-    shift: bool = False, coarse: float | None = None, spread: float | None = None, segment: int = 0
-) -> Iterator[None]:
+def changed(shift: bool = False, coarse: float | None = None, spread: float | None = None) -> Iterator[None]:
+    """While this is open, the module does it so."""
     own, allocate = llmlingua._Prefix.surprisal, llmlingua.allocate
 
     def shifted(prefix: Any, ids: Any) -> Any:

@@ -49,10 +49,10 @@ class Judge:
 
 
 class Rows:
-    """The rows of a file, and a way to add to it that a kill cannot spoil."""
+    """The rows of a file, and a way to add to it that a kill cannot spoil. key: the fields that tell rows apart."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, key: Sequence[str] = _KEY) -> None:
+        self.path, self.key = path, key
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             text = path.read_text(encoding="utf-8") if path.exists() else ""
@@ -67,14 +67,19 @@ class Rows:
                 self.rows.append(json.loads(line))
             except ValueError as error:
                 raise InputError(f"{path}:{number} is not JSON: {error}; remove it to measure it again") from None
-        self._keys = {_key(row) for row in self.rows}
+        self._keys = {self._key(row) for row in self.rows}
 
     def __contains__(self, row: Row) -> bool:
-        return _key(row) in self._keys
+        return self._key(row) in self._keys
 
     def of(self, task: str, judges: Sequence[Judge]) -> list[Row]:
         """The rows of a task that these judges have judged."""
         return [row for row in self.rows if row["task"] == task and row["judges"] == _names(judges)]
+
+    def get(self, some: Iterable[Row]) -> list[Row]:
+        """The rows that have the keys of these, in their order."""
+        by_key = {self._key(row): row for row in self.rows}
+        return [by_key[self._key(row)] for row in some]
 
     def add(self, rows: Iterable[Row]) -> None:
         """Append; on the disk when this returns."""
@@ -82,15 +87,14 @@ class Rows:
         with self.path.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(row) + "\n" for row in new)
         self.rows += new
-        self._keys |= {_key(row) for row in new}
+        self._keys |= {self._key(row) for row in new}
+
+    def _key(self, row: Row) -> tuple[Any, ...]:
+        return tuple(row[name] for name in self.key)
 
 
 def _names(judges: Sequence[Judge]) -> str:
     return "+".join(judge.name for judge in judges)
-
-
-def _key(row: Row) -> tuple[Any, ...]:
-    return tuple(row[name] for name in _KEY)
 
 
 def measure(

@@ -76,10 +76,11 @@ def _table(cells: Cells) -> str:
             if name.startswith(_JUDGES):
                 line.append(_show(_share(cell, full, name)))
         lines.append([*line, _speed(list(cell.values()))])
-    return _lines(lines)
+    return grid(lines)
 
 
-def _lines(cells: Sequence[Sequence[str]]) -> str:
+def grid(cells: Sequence[Sequence[str]]) -> str:
+    """Cells as a Markdown table; the second line is what stands under the head."""
     return "\n".join("| " + " | ".join(line) + " |" for line in cells)
 
 
@@ -125,12 +126,13 @@ def _compared(cells: Cells, first: str) -> str:
     for (method, rate), cell in cells.items():
         if method != first and (first, rate) in cells:
             pairs = [_pairs(cell, cells[first, rate], name) for name in names]
-            shown = ["" if p is None else _signed(difference(*p)) for p in pairs]
+            shown = ["" if p is None else signed(difference(*p)) for p in pairs]
             lines.append([method, "" if rate is None else f"{rate:g}", *shown])
-    return _lines(lines) if len(lines) > 2 else ""
+    return grid(lines) if len(lines) > 2 else ""
 
 
-def _signed(d: Interval) -> str:
+def signed(d: Interval) -> str:
+    """A difference, with its sign."""
     return f"{d.value:+.3f} [{d.low:+.2f}, {d.high:+.2f}]"
 
 

@@ -17,16 +17,19 @@ from laconic.errors import MissingExtraError
 if TYPE_CHECKING:
     from laconic.soft.base import Base
     from laconic.soft.encoder import Settings, SoftEncoder
+    from laconic.soft.measure import Plan, evaluate
     from laconic.soft.memory import Memory
     from laconic.soft.reader import Reader
 
-__all__ = ["Base", "Memory", "Reader", "Settings", "SoftEncoder"]
+__all__ = ["Base", "Memory", "Plan", "Reader", "Settings", "SoftEncoder", "evaluate"]
 _LAZY = {
     "Base": "laconic.soft.base",
     "Memory": "laconic.soft.memory",
+    "Plan": "laconic.soft.measure",
     "Reader": "laconic.soft.reader",
     "Settings": "laconic.soft.encoder",
     "SoftEncoder": "laconic.soft.encoder",
+    "evaluate": "laconic.soft.measure",
 }
 _NEEDED = ("peft", "safetensors", "torch", "transformers")
 

@@ -46,14 +46,19 @@ class Reader:
 
     def generate_many(self, requests: Sequence[tuple[Parts, str]], max_tokens: int = 46) -> list[str]:
         """`generate` for many (before, prompt), in one batch; other rows do not change a row beyond float error."""
-        answers: list[list[int]] = [[] for _ in requests]
-        if requests:
-            pasts = [self._past(before) for before, _ in requests]
-            prompts = [self._prompt(past, prompt) for past, (_, prompt) in zip(pasts, requests, strict=True)]
-            for step in self._decode(pasts, prompts, [max_tokens] * len(prompts)):
-                for answer, token in zip(answers, step, strict=True):
-                    answer += token
-        return [self.base.text(ids) for ids in answers]
+        pasts = [self._past(before) for before, _ in requests]
+        prompts = [self._prompt(past, prompt) for past, (_, prompt) in zip(pasts, requests, strict=True)]
+        return [self.base.text(ids) for ids in self.answers(pasts, prompts, [max_tokens] * len(prompts))]
+
+    def answers(
+        self, pasts: Sequence[Tensor], prompts: Sequence[Sequence[int]], limits: Sequence[int]
+    ) -> list[list[int]]:
+        """`generate_many` in ids, after keys and values: float[L, 2, n_kv, P, d_h] for each prompt."""
+        answers: list[list[int]] = [[] for _ in prompts]
+        for step in self._decode(pasts, prompts, limits) if prompts else ():
+            for answer, token in zip(answers, step, strict=True):
+                answer += token
+        return answers
 
     def stream(self, before: Parts, prompt: str, max_tokens: int = 46) -> Iterator[str]:
         """What `generate` returns, piece by piece as it comes."""
@@ -70,8 +75,7 @@ class Reader:
     def regenerate(self, memory: Memory, max_tokens: int | None = None) -> str:
         """The text that a memory stands for, as far as it holds it: what follows the BOS; at most as many tokens."""
         limit = memory.tokens if max_tokens is None else max_tokens
-        steps = self._decode([self._past(memory)], [[self.base.start]], [limit])
-        return self.base.text([token for step in steps for token in step[0]])
+        return self.base.text(self.answers([self._past(memory)], [[self.base.start]], [limit])[0])
 
     def nll(self, before: Parts, text: str, given: str = "") -> Nats:
         """The surprisal of each token of a text, in nats: float32[T].

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from laconic.errors import InputError
-from laconic.soft import Base, Reader, SoftEncoder
+from laconic.soft import Base, Reader, SoftEncoder, judge
 from laconic.soft import Settings as Encoder
 from laconic.train import tasks
-from laconic.train.contexts import Context, Draw, Said, Texts, answers, made_facts
+from laconic.train.contexts import Context, Draw, Texts, answers, made_facts
 from laconic.train.loop import Loop, Say, State, nothing
 
 _TIMES = 10  # that a run is judged …
@@ -212,7 +212,7 @@ class _Run(Loop):
         if name not in self.known:
             start = self.base.start
             none, full = (
-                [c._replace(said=[_after(head, s) for s in c.said]) for c, head in zip(contexts, heads, strict=True)]
+                [c._replace(said=[judge.after(h, s) for s in c.said]) for c, h in zip(contexts, heads, strict=True)]
                 for heads in ([[start]] * len(contexts), [[start, *c.ids] for c in contexts])
             )
             nothing = lambda some: self.reader.nothing(len(some))  # noqa: E731
@@ -226,9 +226,7 @@ class _Run(Loop):
             for start in range(0, len(contexts), _TOGETHER):
                 some = contexts[start : start + _TOGETHER]
                 owner = [k for k, c in enumerate(some) for _ in c.said]
-                said = [s for c in some for s in c.said]
-                nats = self.reader.nats(kv(some)[owner], [s.ids for s in said], [s.after for s in said])
-                found.append(nats.float().cpu().numpy())
+                found += judge.nats(self.reader, kv(some)[owner], [said for c in some for said in c.said])
         return float(np.concatenate(found).mean())
 
     def _weights(self) -> dict[str, Any]:
@@ -259,9 +257,3 @@ class _Run(Loop):
             "history": self.state.history,
         }
         (self.out / "run.json").write_text(json.dumps(run, indent=2) + "\n")
-
-
-def _after(head: list[int], said: Said) -> Said:
-    """The same said after some tokens; one BOS is enough."""
-    head = [] if head == said.ids[:1] else head
-    return said._replace(ids=[*head, *said.ids], after=said.after + len(head))
