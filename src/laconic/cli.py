@@ -12,8 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from laconic import DEFAULT_MODEL, __version__
+from laconic.console import number as _number
+from laconic.console import read as _read
+from laconic.console import say as _say
+from laconic.console import whole as _whole
+from laconic.console import write as _write
 from laconic.errors import EndpointError, InputError, LaconicError
 from laconic.render import CONTROLS
+from laconic.soft import cli as soft
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,12 +54,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _fail(message: str, status: int) -> int:
     _say("laconic: " + " ".join(message.split()).translate(CONTROLS))
     return status
-
-
-def _say(line: str) -> None:
-    """A line on standard error, if there is one; on a terminal, not glued to the text before it."""
-    if sys.stderr is not None:
-        print(line, file=sys.stderr)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -92,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     _distill_options(command("distill", _distill, "label texts with a teacher LLM (needs the extra [distill])"))
     _eval_options(command("eval", _eval, "measure methods on tasks (needs the extra [eval])"))
     _train_options(command("train", _train, "train a model (needs the extra [train])"))
+    soft.options(commands.add_parser("soft", help="texts as a few slots that one model reads (needs the extra [soft])"))
     sub = command("bench", _bench, "measure the speed on this machine")
     sub.add_argument("file", nargs="?", metavar="FILE", help="text to measure on (default: generated prose)")
     sub.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME|DIR", help=f"default: {DEFAULT_MODEL}")
@@ -230,20 +231,6 @@ def _run_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--save-every", type=_whole, default=200, metavar="N", help="steps (default: 200)")
 
 
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-
-
-def _whole(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
-
-
 def _compress(args: argparse.Namespace) -> int:
     result = _run(args)
     text = {
@@ -299,38 +286,6 @@ def _bar(size: int) -> Iterator[Progress | None]:
 
     with tqdm(total=size, unit="char", unit_scale=True, leave=False, desc="compressing") as bar:
         yield bar.update
-
-
-def _read(name: str) -> str:
-    """A file or standard input as text: UTF-8, with or without a byte order mark."""
-    try:
-        data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"no file {name}; pass the path of a text file, or - for standard input") from None
-    except IsADirectoryError:
-        raise InputError(f"{name} is a folder; pass a text file") from None
-    except OSError as error:
-        raise InputError(f"cannot read {name}: {error.strerror}") from None
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        guess = "UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "ISO-8859-1"
-        raise InputError(
-            f"{name} is not UTF-8 (byte {error.start}); if it is {guess}, convert it: iconv -f {guess} -t UTF-8 {name}"
-        ) from None
-
-
-def _write(path: Path | None, text: str) -> None:
-    """Exactly these characters, no newline added or changed."""
-    data = text.encode("utf-8", "surrogatepass")
-    if path is None:
-        sys.stdout.flush()
-        sys.stdout.buffer.write(data)
-        return
-    try:
-        path.write_bytes(data)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from None
 
 
 def _models(args: argparse.Namespace) -> int:
