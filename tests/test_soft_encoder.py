@@ -232,7 +232,7 @@ def test_a_text_beyond_the_window_is_read_in_equal_chunks(base):
     found = encoder.encode(text, 2)
     torch.testing.assert_close(found.state, Memory.join(made).state, atol=1e-5, rtol=1e-5)
     assert (found.slots, found.tokens) == (2 * count, len(ids))
-    with pytest.raises(InputError, match=r"trained on up to 12; pass chunks=True"):
+    with pytest.raises(InputError, match=r"trained on up to 12; allow chunks"):
         encoder.encode(text, chunks=False)
 
 

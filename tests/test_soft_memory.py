@@ -70,6 +70,17 @@ def test_a_file_gives_the_same_bits(tmp_path, mode, dtype):
     assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"]
 
 
+def test_bytes_and_files_are_the_same_thing_and_errors_name_them(tmp_path):
+    kept = memory()
+    (tmp_path / "m").write_bytes(kept.to_bytes())
+    assert torch.equal(Memory.load(tmp_path / "m").state, kept.state)
+    kept.save(tmp_path / "m")
+    assert torch.equal(Memory.from_bytes((tmp_path / "m").read_bytes()).state, kept.state)
+    for data in (b"", kept.to_bytes()[:-1], b"\x02" + bytes(7) + b"[]"):
+        with pytest.raises(ModelError, match="mine cannot be read as a memory"):
+            Memory.from_bytes(data, "mine")
+
+
 def test_int8_is_half_a_step_off_at_most_and_a_quarter_of_the_size(tmp_path):
     kept = memory("embedding", slots=400)
     kept = replace(kept, state=torch.cat([kept.state * 1000, torch.zeros(1, 16), kept.state * 1e-6]).repeat(1, 8))

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from laconic import DEFAULT_MODEL, __version__
+from laconic.console import TEXTS, number, read, say, whole, write
 from laconic.errors import EndpointError, InputError, LaconicError
 from laconic.render import CONTROLS
-from laconic.terminal import TEXTS, number, read, say, whole, write
+from laconic.soft import cli as soft
 from laconic.train import cli as train
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     _distill_options(command("distill", _distill, "label texts with a teacher LLM (needs the extra [distill])"))
     _eval_options(command("eval", _eval, "measure methods on tasks (needs the extra [eval])"))
     train.options(command("train", None, "train a model (needs the extra [train])"))
-    _soft_options(command("soft", None, "soft compression (needs the extra [soft])"))
+    soft.options(command("soft", None, "texts as a few slots that one model reads (needs the extra [soft])"))
     sub = command("bench", _bench, "measure the speed on this machine")
     sub.add_argument("file", nargs="?", metavar="FILE", help="text to measure on (default: generated prose)")
     sub.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME|DIR", help=f"default: {DEFAULT_MODEL}")
@@ -164,17 +165,6 @@ def _eval_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--endpoint", metavar="URL", help="OpenAI-compatible model that answers; key: LACONIC_API_KEY")
     sub.add_argument("--endpoint-model", metavar="M", help="the model's name at that address")
     sub.add_argument("-o", "--output", metavar="OUT", type=Path, required=True, help="folder; done rows are kept")
-
-
-def _soft_options(sub: argparse.ArgumentParser) -> None:
-    from laconic.soft import measure_cli
-
-    kinds = sub.add_subparsers(required=True, metavar="WHAT")
-    measure_cli.options(
-        kinds.add_parser(
-            "measure", help="what memories keep", description="Measure trained encoders: docs/soft-measure.md."
-        )
-    )
 
 
 def _compress(args: argparse.Namespace) -> int:

@@ -293,7 +293,7 @@ def _exported(folder: Path, int8: bool) -> tuple[Path, Manifest]:
     from laconic.export import check_weights, export
 
     check_weights(folder)
-    cached = _cache() / "exported" / f"{fingerprint(folder)}-{'int8' if int8 else 'fp32'}"
+    cached = cache_folder() / "exported" / f"{fingerprint(folder)}-{'int8' if int8 else 'fp32'}"
     if not (cached / MANIFEST).exists():
         try:
             cached.parent.mkdir(parents=True, exist_ok=True)
@@ -305,7 +305,8 @@ def _exported(folder: Path, int8: bool) -> tuple[Path, Manifest]:
     return _open(cached, int8)
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
+    """Where what can be made again is kept: LACONIC_CACHE, or `laconic` in the user's cache."""
     if "LACONIC_CACHE" in os.environ:
         return Path(os.environ["LACONIC_CACHE"])
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "laconic"

@@ -183,7 +183,7 @@ class SoftEncoder(torch.nn.Module):
     def encode_many(self, texts: Sequence[str], slots: int | None = None, *, chunks: bool = True) -> list[Memory]:
         """`encode` for many texts, batched inside; in order."""
         count, made = self._slots(slots), self.made
-        pieces = [self._pieces(k, text, chunks) for k, text in enumerate(texts)]
+        pieces = [self.pieces(text, chunks=chunks, name=f"text {k + 1}") for k, text in enumerate(texts)]
         rows = [row for some in pieces for row in some]
         order = sorted(range(len(rows)), key=lambda k: len(rows[k]))
         memories = dict[int, Memory]()
@@ -195,6 +195,23 @@ class SoftEncoder(torch.nn.Module):
         found = iter(memories[k] for k in range(len(rows)))
         return [Memory.join([next(found) for _ in some]) for some in pieces]
 
+    def pieces(self, text: str, *, chunks: bool = True, name: str = "the text") -> list[list[int]]:
+        """The tokens of a text, in as few equal chunks as there must be; InputError for what `encode` would refuse.
+
+        name: what the error calls the text.
+        """
+        ids, window = self.base.tokens(text), self.settings.window
+        if not ids:
+            raise InputError(f"{name} has no tokens; there is nothing to encode")
+        if len(ids) > window and not chunks:
+            raise InputError(
+                f"{name} has {len(ids):,} tokens, the encoder was trained on up to {window:,}; allow chunks, or pass "
+                "a shorter text"
+            )
+        count = -(-len(ids) // window)
+        edges = [len(ids) * k // count for k in range(count + 1)]
+        return [ids[a:b] for a, b in pairwise(edges)]
+
     def _memory(self, state: Tensor, tokens: int, made: Binding) -> Memory:
         start = tokens if self.settings.mode == "kv" and self.settings.positions == "official" else 0
         return Memory(state, self.settings.mode, tokens, start, self.base.frequencies.clone(), made)
@@ -204,20 +221,6 @@ class SoftEncoder(torch.nn.Module):
         if slots is not None and not (isinstance(slots, int) and 1 <= slots <= most):
             raise InputError(f"slots must be from 1 to {most}, which this encoder was made for, got {slots!r}")
         return most if slots is None else slots
-
-    def _pieces(self, number: int, text: str, chunks: bool) -> list[list[int]]:
-        """The tokens of a text, in as few equal chunks as there must be."""
-        ids, window = self.base.tokens(text), self.settings.window
-        if not ids:
-            raise InputError(f"text {number + 1} has no tokens; there is nothing to encode")
-        if len(ids) > window and not chunks:
-            raise InputError(
-                f"text {number + 1} has {len(ids):,} tokens, the encoder was trained on up to {window:,}; "
-                "pass chunks=True, or a shorter text"
-            )
-        count = -(-len(ids) // window)
-        edges = [len(ids) * k // count for k in range(count + 1)]
-        return [ids[a:b] for a, b in pairwise(edges)]
 
     def _weights(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """All that is trained, by the names it has in each file: LoRA's are PEFT's."""

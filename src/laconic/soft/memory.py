@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import hashlib
 import json
 import os
@@ -103,8 +104,8 @@ class Memory:
         """On another device."""
         return replace(self, state=self.state.to(device), frequencies=self.frequencies.to(device))
 
-    def save(self, path: str | os.PathLike[str], *, int8: bool = False) -> None:
-        """Write one safetensors file, whole or not at all. `load` gives the same bits.
+    def to_bytes(self, *, int8: bool = False) -> builtins.bytes:
+        """One safetensors file, whose header is in no fixed order. `from_bytes` gives the same bits.
 
         int8: a byte a number and a float32 scale (largest / 127) a vector instead: a quarter of float32, at some 0.5 %
         relative error.
@@ -121,12 +122,15 @@ class Memory:
             "dtype": str(self.state.dtype).removeprefix("torch."),
             **asdict(self.made),
         }
-        _write(Path(path), save(tensors, {**facts, "sha256": _digest(facts, tensors)}))
+        return save(tensors, {**facts, "sha256": _digest(facts, tensors)})
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Memory:
-        """The memory of a file, on the CPU. One that is truncated, edited or of another format is refused."""
-        facts, tensors = _read(Path(path))
+    def from_bytes(cls, data: builtins.bytes, name: str = "the memory") -> Memory:
+        """What `to_bytes` gave, on the CPU. Bytes that are truncated, edited or of another format are refused.
+
+        name: what a ModelError calls it.
+        """
+        facts, tensors = _parsed(data, name)
         try:
             found = tensors["state"] if "state" in tensors else _restored(tensors)
             return cls(
@@ -138,7 +142,20 @@ class Memory:
                 made=Binding(**{f.name: facts[f.name] for f in fields(Binding)}),
             )
         except (KeyError, ValueError) as error:
-            raise ModelError(f"{path} lacks what a memory has ({first_line(error)}); {_AGAIN}") from error
+            raise ModelError(f"{name} lacks what a memory has ({first_line(error)}); {_AGAIN}") from error
+
+    def save(self, path: str | os.PathLike[str], *, int8: bool = False) -> None:
+        """Write `to_bytes` to a file, whole or not at all."""
+        _write(Path(path), self.to_bytes(int8=int8))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Memory:
+        """The memory of a file: `from_bytes`."""
+        try:
+            data = Path(path).read_bytes()
+        except OSError as error:
+            raise ModelError(f"{path} cannot be read as a memory ({error.strerror}); {_AGAIN}") from error
+        return cls.from_bytes(data, str(path))
 
 
 def _quantized(state: Tensor) -> dict[str, Tensor]:
@@ -161,20 +178,21 @@ def _write(path: Path, data: bytes) -> None:
         raise InputError(f"{path} cannot be written ({error.strerror}); pass another path") from error
 
 
-def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Metadata and tensors of a file whose hash is right."""
-    from safetensors import SafetensorError, safe_open
+def _parsed(data: bytes, name: str) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of a safetensors file whose hash is right."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
 
     try:
-        with safe_open(path, framework="pt") as file:
-            facts = dict(file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{path} cannot be read as a memory ({first_line(error)}); {_AGAIN}") from error
+        tensors = load(data)
+        size = int.from_bytes(data[:8], "little")  # of the header, JSON, whose metadata `load` does not give
+        facts = dict(json.loads(data[8 : 8 + size]).get("__metadata__") or {})
+    except (ValueError, SafetensorError) as error:
+        raise ModelError(f"{name} cannot be read as a memory ({first_line(error)}); {_AGAIN}") from error
     if facts.get("format") != FORMAT:
-        raise ModelError(f"{path} is of format {facts.get('format')!r}; this laconic reads {FORMAT!r}: {_AGAIN}")
+        raise ModelError(f"{name} is of format {facts.get('format')!r}; this laconic reads {FORMAT!r}: {_AGAIN}")
     if facts.pop("sha256", None) != _digest(facts, tensors):
-        raise ModelError(f"{path} was changed after it was written (SHA-256); {_AGAIN}")
+        raise ModelError(f"{name} was changed after it was written (SHA-256); {_AGAIN}")
     return facts, tensors
 
 

@@ -60,11 +60,12 @@ class Reader:
                 answer += token
         return answers
 
-    def stream(self, before: Parts, prompt: str, max_tokens: int = 46) -> Iterator[str]:
-        """What `generate` returns, piece by piece as it comes."""
+    def stream(self, before: Parts, prompt: str | None, max_tokens: int = 46) -> Iterator[str]:
+        """What `generate` returns, piece by piece as it comes; without a prompt, what `regenerate` returns."""
         past = self._past(before)
+        asked = [self.base.start] if prompt is None else self._prompt(past, prompt)
         said, ids = "", list[int]()
-        for step in self._decode([past], [self._prompt(past, prompt)], [max_tokens]):
+        for step in self._decode([past], [asked], [max_tokens]):
             ids += step[0]
             text = self.base.text(ids)
             if not text.endswith("\ufffd"):  # else a character of several tokens is not complete
@@ -74,8 +75,7 @@ class Reader:
 
     def regenerate(self, memory: Memory, max_tokens: int | None = None) -> str:
         """The text that a memory stands for, as far as it holds it: what follows the BOS; at most as many tokens."""
-        limit = memory.tokens if max_tokens is None else max_tokens
-        return self.base.text(self.answers([self._past(memory)], [[self.base.start]], [limit])[0])
+        return "".join(self.stream(memory, None, memory.tokens if max_tokens is None else max_tokens))
 
     def nll(self, before: Parts, text: str, given: str = "") -> Nats:
         """The surprisal of each token of a text, in nats: float32[T].

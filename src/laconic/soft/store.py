@@ -15,6 +15,7 @@ from laconic.errors import InputError
 from laconic.store import Database
 from laconic.text import readable
 
+SHORT = 12  # characters of a key that tell memories apart
 _NAME = "memories.sqlite"
 _LARGEST = 1_000_000_000  # bytes that SQLite takes as one value
 _SCHEMA = """
@@ -39,6 +40,11 @@ class Entry:
     created: float  # seconds since 1970, as `used`
     used: float  # when it was last put or got
 
+    @property
+    def short(self) -> str:
+        """The beginning of the key, for people."""
+        return self.key[:SHORT]
+
 
 class MemoryStore:
     """Serialised memories in FOLDER/memories.sqlite, at most `max_bytes` of them: the least recently used ones go.
@@ -57,6 +63,11 @@ class MemoryStore:
             raise InputError(f"max_bytes must be 1 or more, got {max_bytes}")
         self.max_bytes = max_bytes
         self._file = Database(folder / _NAME, _SCHEMA, "the store of memories")
+
+    @property
+    def path(self) -> Path:
+        """The file; the first use makes it."""
+        return self._file.path
 
     def __enter__(self) -> MemoryStore:
         return self
@@ -88,6 +99,18 @@ class MemoryStore:
     def entries(self) -> list[Entry]:
         """All memories, the most recently used first."""
         return [Entry(*row) for row in self._file.read(f"SELECT {_ENTRY} FROM memories ORDER BY used DESC")]
+
+    def find(self, beginning: str) -> Entry:
+        """The memory whose key begins so; InputError if there is none, or more than one."""
+        query = f"SELECT {_ENTRY} FROM memories WHERE substr(key, 1, ?) = ? ORDER BY key"
+        found = [Entry(*row) for row in self._file.read(query, max(1, len(beginning)), beginning)]
+        if not found:
+            raise InputError(f"no memory {beginning!r} in {self.path}; `laconic soft inspect` lists those there are")
+        if len(found) > 1:
+            raise InputError(
+                f"{len(found)} memories begin with {beginning!r}: {found[0].short}, {found[1].short}, …; pass more"
+            )
+        return found[0]
 
     def remove_damaged(self) -> list[Entry]:
         """Read everything; the memories that were not what was put, which are removed now."""

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from laconic.console import TEXTS, number, read, say, whole
 from laconic.errors import InputError
-from laconic.terminal import TEXTS, number, read, say, whole
 
 
 def options(sub: argparse.ArgumentParser) -> None:

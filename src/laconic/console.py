@@ -1,4 +1,4 @@
-"""What all commands share: files and standard streams as text, numbers as arguments, lines for a person."""
+"""What commands share: values of options, texts in, texts and lines out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def say(line: str) -> None:
 
 
 def number(text: str) -> float:
-    """An argument as a number."""
+    """An option's value."""
     try:
         return float(text)
     except ValueError:
@@ -26,7 +26,7 @@ def number(text: str) -> float:
 
 
 def whole(text: str) -> int:
-    """An argument as a whole number."""
+    """An option's value."""
     try:
         return int(text)
     except ValueError:
@@ -53,11 +53,12 @@ def read(name: str) -> str:
 
 
 def write(path: Path | None, text: str) -> None:
-    """Exactly these characters, no newline added or changed."""
+    """Exactly these characters at once, no newline added or changed; to standard output without a path."""
     data = text.encode("utf-8", "surrogatepass")
     if path is None:
         sys.stdout.flush()
         sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
         return
     try:
         path.write_bytes(data)
