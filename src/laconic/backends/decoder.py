@@ -158,13 +158,16 @@ class TorchDecoder:
 
 
 class TorchSession:
-    """Keys and values of what was read, all but its last token: that one is fed with what comes next."""
+    """Keys and values of what was read, all but its last token: that one is fed with what comes next.
+
+    Of two windows, that a text which is tried and cut back at the edge of one is not read again and again.
+    """
 
     def __init__(self, owner: TorchDecoder, head: Ids) -> None:
         self._owner, self._head = owner, head
         self._room = owner.window - len(head)
         self._body = np.zeros(0, np.int64)
-        self._restart(0)
+        self._caches: dict[int, Any] = {}  # by where in the body their window begins
 
     @property
     def length(self) -> int:
@@ -176,30 +179,31 @@ class TorchSession:
         found = [np.zeros(0, np.float32)]
         while len(ids):
             first = _window_of(self.length, self._room)
-            if first != self._first:
-                self._restart(first)
+            cache = self._cache(first)
             part, ids = np.split(ids, [first + self._room - self.length])
             self._body = np.append(self._body, part)
             row = np.append(self._head, self._body[first:])
-            states = self._owner._states(row[None, self._cache.get_seq_length() : -1], self._cache)
+            states = self._owner._states(row[None, cache.get_seq_length() : -1], cache)
             found.append(self._owner._surprisal(states[0, -len(part) :], part))
         return np.concatenate(found)
 
     def truncate(self, length: int) -> None:
         """Forget the tokens from `length` on."""
         self._body = self._body[:length]
-        surplus = self._cache.get_seq_length() - (len(self._head) + self.length - self._first - 1)
-        if self.length < self._first:
-            self._restart(0)
-        elif surplus > 0:
-            self._cache.crop(-surplus)  # negative: how many to remove, in every version
+        self._caches = {first: cache for first, cache in self._caches.items() if first <= self.length}
+        for first, cache in self._caches.items():
+            surplus = cache.get_seq_length() - (len(self._head) + self.length - first - 1)
+            if surplus > 0:
+                cache.crop(-surplus)  # negative: how many to remove, in every version
 
-    def _restart(self, first: int) -> None:
-        """An empty cache, for the window whose body begins at `first`."""
+    def _cache(self, first: int) -> Any:
+        """That of the window whose body begins at `first`, empty if it is new; the one before it is kept too."""
         from transformers import DynamicCache
 
-        self._first = first
-        self._cache: Any = DynamicCache()  # without a config: sliding layers keep all, and can be cut back
+        if first not in self._caches:
+            self._caches[first] = DynamicCache()  # without a config: sliding layers keep all, and can be cut back
+            self._caches = {k: self._caches[k] for k in sorted(self._caches)[-2:]}
+        return self._caches[first]
 
 
 _ADVICE = "use a plain decoder such as those of Llama, Mistral, Qwen2, Phi or GPT-2"
