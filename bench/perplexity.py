@@ -4,7 +4,7 @@
 
 CHECKPOINT is a Hugging Face folder of a causal language model (`recipes/laconic_lm.sh`). The loop of llmlingua 0.2.2
 fails with transformers 5; for it, pass as `--old` a folder that `pip install --no-deps --target DIR
-transformers==4.44.2 tokenizers==0.19.1 huggingface-hub==0.25.2` made. Without it, llmlingua has no rows. The systems
+transformers==4.46.3 tokenizers==0.20.3 huggingface-hub==0.26.5` made. Without it, llmlingua has no rows. The systems
 take turns, each in a process of its own that compresses the same paragraphs several times after a first time that does
 not count. Memory is the peak of the whole process.
 """
