@@ -3,7 +3,7 @@
 # parameters, by slots (the C0 size of docs/soft.md).
 #
 #     pip install -e ".[train,soft]"
-#     recipes/soft_lookup.sh ../shared/data build       # two idle cores: about three quarters of an hour; killed, it goes on
+#     recipes/soft_lookup.sh ../shared/data build       # killed, it goes on; not run to its end yet
 #
 # Trains the base unless it is there (recipes/lookup_base.sh, with its gate), then four encoders with the same steps.
 set -euo pipefail

@@ -2,7 +2,7 @@
 # 500xCompressor (kv) and ICAE (embedding) encoders for laconic-lm: abstracts and made-up facts into 1, 4 or 16 slots.
 #
 #     pip install -e ".[train,soft,eval]"
-#     recipes/soft_texts.sh ../shared/data build        # two idle cores: about an hour and a half; killed, it goes on
+#     recipes/soft_texts.sh ../shared/data build        # killed, it goes on; not run to its end yet
 #
 # laconic-lm must be there (recipes/laconic_lm.sh). Judged on abstracts of June 2026 and later, which no model here has
 # seen, and on facts about names never trained on. More options of `laconic train soft` may follow.
