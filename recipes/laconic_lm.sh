@@ -3,10 +3,10 @@
 #
 #     pip install -e ".[train]"
 #     recipes/laconic_lm.sh ../shared/data build            # two idle cores: under two hours; killed, it goes on
-#     recipes/laconic_lm.sh ../shared/data build gpu        # a GPU: minutes, and ten times the tokens
+#     recipes/laconic_lm.sh ../shared/data build gpu        # a GPU, with eighteen times the tokens; not run yet
 #
 # More options of `laconic train lm` may follow. build/laconic-lm/checkpoint is a Hugging Face folder with
-# its model card; checkpoints/laconic-lm is what the first line gave (3,600 steps, 70 minutes beside other work).
+# its model card; checkpoints/laconic-lm is what the first line gave (3,600 steps, 75 minutes beside other work).
 set -euo pipefail
 data=$1 out=$2 machine=${3:-cpu}
 texts=$out/lm-texts
