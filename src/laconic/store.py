@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 from laconic.errors import InputError
 
+_PATIENCE = 60  # seconds to wait for another process
 _REMEDIES = {"malformed": "it is damaged: remove it", "full": "free some space on its disk"}  # by a word of the error
 
 
@@ -87,11 +89,24 @@ class Store:
 
 def _open(path: Path, schema: str) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True)
-    database = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
+    database = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
     try:
-        database.execute("PRAGMA journal_mode=WAL")  # readers do not wait for writers
+        _share(database)
         database.executescript(schema)
     except sqlite3.Error:
         database.close()
         raise
     return database
+
+
+def _share(database: sqlite3.Connection) -> None:
+    """Readers do not wait for writers. SQLite's own timeout does not hold where two make one file such at a time."""
+    end = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            database.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > end:
+                raise
+            time.sleep(0.01)
