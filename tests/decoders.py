@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,24 +78,26 @@ class Fake:
             row[1:n] = [-np.log(self.chance(tokens[k], tokens[:k])) for k in range(1, n)]
         return found
 
-    def session(self, head: np.ndarray) -> FakeSession:
-        return FakeSession(self, head.tolist())
+    def session(self, heads: Sequence[np.ndarray]) -> FakeSession:
+        return FakeSession(self, [head.tolist() for head in heads])
 
 
 class FakeSession:
-    def __init__(self, owner: Fake, head: list[int]) -> None:
-        self.owner, self.head, self.body = owner, head, []
+    def __init__(self, owner: Fake, heads: list[list[int]]) -> None:
+        self.owner, self.heads, self.body = owner, heads, []
 
     @property
     def length(self) -> int:
         return len(self.body)
 
-    def extend(self, ids: np.ndarray) -> np.ndarray:
-        before = self.head + self.body
-        self.owner.read.append((before, ids.tolist()))
+    def extend(self, ids: np.ndarray, known: int = 0) -> np.ndarray:
+        found = [self._after(head + self.body, ids.tolist())[known:] for head in self.heads]
         self.body += ids.tolist()
-        known = before + ids.tolist()
-        return np.array([-np.log(self.owner.chance(known[k], known[:k])) for k in range(len(before), len(known))], "f4")
+        return np.array(found, "f4")
+
+    def _after(self, before: list[int], ids: list[int]) -> list[float]:
+        self.owner.read.append((before, ids))
+        return [-np.log(self.owner.chance(token, before + ids[:k])) for k, token in enumerate(ids)]
 
     def truncate(self, length: int) -> None:
         del self.body[length:]

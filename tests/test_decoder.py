@@ -102,9 +102,9 @@ def test_a_text_beyond_the_window_is_read_in_windows_that_overlap_by_half(pair):
 
 def test_a_session_in_pieces_is_one_call(pair):
     decoder, _ = pair
-    session = decoder.session(TOKENS[:1])
+    session = decoder.session([TOKENS[:1]])
     pieces = [session.extend(part) for part in np.split(TOKENS[1:], [1, 1, 30, 62, 63, 64, 180, 300])]
-    np.testing.assert_allclose(np.concatenate(pieces), nll(decoder, TOKENS)[1:], atol=1e-4)
+    np.testing.assert_allclose(np.concatenate(pieces, 1)[0], nll(decoder, TOKENS)[1:], atol=1e-4)
     assert session.length == len(TOKENS) - 1
 
 
@@ -112,23 +112,35 @@ def test_a_session_in_pieces_is_one_call(pair):
 @given(st.lists(st.tuples(st.integers(0, 90), st.integers(0, 150)), max_size=6), st.integers(1, 20))
 def test_a_truncated_session_is_a_fresh_one(decoder, steps, head):
     """After any history of extending and truncating."""
-    session, body = decoder.session(TOKENS[:head]), np.zeros(0, np.int64)
+    session, body = decoder.session([TOKENS[:head]]), np.zeros(0, np.int64)
     for k, (more, keep) in enumerate(steps):
         part = TOKENS[50 * k : 50 * k + more]
         session.extend(part)
         session.truncate(keep)
         body = np.append(body, part)[:keep]
-    fresh = decoder.session(TOKENS[:head])
+    fresh = decoder.session([TOKENS[:head]])
     fresh.extend(body)
     assert session.length == fresh.length == len(body)
     np.testing.assert_allclose(session.extend(TOKENS[300:320]), fresh.extend(TOKENS[300:320]), atol=1e-4)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 20), st.integers(1, 20), st.integers(0, 40), st.lists(st.integers(1, 100), max_size=5))
+def test_a_session_with_two_heads_is_two_sessions(decoder, one, other, known, parts):
+    """As long as both have room in one window; then both begin the next one where the longer one must."""
+    heads = [TOKENS[:one], TOKENS[7 : 7 + other]]
+    body = TOKENS[100 : 100 + decoder.window - max(one, other)]
+    both, alone = decoder.session(heads), [decoder.session([head]) for head in heads]
+    for part in np.split(body, np.minimum(np.cumsum(parts), len(body))):
+        expected = [session.extend(part)[0, known:] for session in alone]
+        np.testing.assert_allclose(both.extend(part, known=known), expected, atol=1e-4)
 
 
 def test_the_head_of_a_session_stays_when_the_window_slides(decoder):
     """Tokens far beyond the window still depend on a head of several tokens."""
     values = []
     for head in (TOKENS[:9], TOKENS[20:29]):
-        values.append(decoder.session(head).extend(TOKENS[100:300])[-50:])
+        values.append(decoder.session([head]).extend(TOKENS[100:300])[0, -50:])
     assert (np.abs(values[0] - values[1]) > 1e-4).all()
 
 
@@ -170,12 +182,25 @@ def test_weights_that_are_missing_or_pickled_are_refused(tmp_path):
         TorchDecoder(folder, "cpu")
 
 
-def test_half_precision_on_disk_is_read(tmp_path):
+def test_half_precision_on_disk_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
     folder = decoders.build(tmp_path / "m", "llama")
     AutoModelForCausalLM.from_pretrained(folder).bfloat16().save_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     found = nll(TorchDecoder(folder, "cpu"), TOKENS[:50])
     np.testing.assert_allclose(found, decoders.plain_nll(model, TOKENS[:50]), atol=1e-5)
+
+
+def test_sixteen_bits_stay_sixteen_on_a_processor_that_computes_in_them(tmp_path, monkeypatch):
+    folder = decoders.build(tmp_path / "m", "llama")
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    expected = decoders.plain_nll(model, TOKENS[:50])
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    for dtype, atol in ((torch.float32, 1e-5), (torch.float16, 0.05), (torch.bfloat16, 0.05)):
+        model.to(dtype).save_pretrained(folder)
+        found = nll(TorchDecoder(folder, "cpu"), TOKENS[:50])
+        np.testing.assert_allclose(found, expected, atol=atol)
+        assert (np.abs(found - expected)[1:].max() > 1e-4) is np.bool_(dtype != torch.float32)
 
 
 def test_tokens_have_offsets_into_the_text_and_no_markers(tmp_path):

@@ -14,7 +14,7 @@ import laconic
 from laconic.budget import counter
 from laconic.errors import InputError
 from laconic.score import Target
-from laconic.scorers.llmlingua import LLMLingua, allocate, paragraphs, quantiles
+from laconic.scorers.llmlingua import LLMLingua, _Prefix, _Read, allocate, paragraphs, quantiles
 from laconic.scorers.perplexity import RESTRICTION, QuestionPerplexity
 from laconic.segment import words
 
@@ -158,16 +158,16 @@ def test_a_threshold_is_no_budget():
 
 
 def test_paragraphs_of_low_perplexity_go_as_a_whole():
-    """Four paragraphs of 20 words; at a rate of a quarter, two of them hold twice the budget."""
-    dull, lively = "wab wac " * 10, "waa wad wag waj wab " * 4
+    """Four paragraphs of 60 words; at a rate of a quarter, two of them hold twice the budget."""
+    dull, lively = "wab wac " * 30, "waa wad wag waj wab " * 12
     text = "\n\n".join([dull.strip(), lively.strip(), dull.strip(), lively.strip()])
     k = compressor(text)
     part = k.compress(text, rate=0.25).parts[0]
-    place = np.repeat(np.arange(4), 20)
-    assert np.bincount(place[part.keep], minlength=4).tolist() == [0, 10, 0, 10]
+    place = np.repeat(np.arange(4), 60)
+    assert np.bincount(place[part.keep], minlength=4).tolist() == [0, 30, 0, 30]
     assert (part.scores[place % 2 == 0] <= -1).all() and (part.scores[place % 2 == 1] > -1).all()
     (_, first), (before, second) = k.scorer._model.decoder.read
-    assert len(before) == 1 and len(first) == 20 and len(second) == 10 + 20  # what was kept of the first, then its own
+    assert len(before) == 1 and len(first) == 60 and len(second) == 30 + 60  # what was kept of the first, then its own
 
 
 def test_half_of_the_text_needs_no_ranking():
@@ -251,6 +251,23 @@ def test_with_a_question_the_words_it_makes_likelier_stay():
     c = k.compress(text, tokens=2, question="mill owner")
     assert c.text == "mill owner" and c.method == "longllmlingua"
     assert k.compress(text, tokens=2).method == "llmlingua"  # without a question
+
+
+def test_short_paragraphs_are_read_together_and_each_keeps_its_share():
+    """The dropped one between them is not read."""
+    short = "waa wab wac wad wae waf wag wah wai waj"
+    text = "\n\n".join([short, "old mill", short])
+    model = decoders.word_model(unigram, words(text))
+    read = _Read.of(words(text), model)
+    share = np.repeat([0.7, -1.0, 0.3], np.diff(paragraphs(read.tiling)))
+    (found,) = read.segments(share, 100)
+    assert len(found.ids) == 20 and len(found.tiling) == len(read.tiling)
+    values = found.compress(_Prefix(model.decoder, None), np.zeros(len(share), bool))
+    kept = [np.nansum(values[share == s] >= 0) for s in (0.7, -1.0, 0.3)]
+    assert kept == [7, 0, 3] and np.isnan(values[share == -1]).all()
+    assert [(len(before), len(ids)) for before, ids in model.decoder.read] == [(1, 20)]
+    lengths = [len(s.ids) for s in read.segments(share, 6)]
+    assert lengths == [5, 5, 5, 5]
 
 
 def test_better_documents_keep_more():

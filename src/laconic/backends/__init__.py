@@ -28,7 +28,7 @@ class Decoder(Protocol):
     """A causal language model: the surprisal of tokens, -ln p(token | the tokens before it), in nats.
 
     Tokens beyond the window are read in windows that overlap: when one is full, the next begins with its head (the
-    first token, or the session's head) and the second half of the rest. So every token is predicted from the head and
+    first token, or the session's heads) and the second half of the rest. So every token is predicted from the head and
     at least the nearest half window, and where windows begin depends on positions alone.
     """
 
@@ -44,8 +44,8 @@ class Decoder(Protocol):
     def greedy(self, rows: Sequence[Ids], most: int) -> list[Ids]:
         """The most probable next tokens after each row, until the end of the text or `most` of them: int64[n] each."""
 
-    def session(self, head: Ids) -> Session:
-        """A text that grows and shrinks, after a head of 1 to `window - 2` tokens, int64[h]."""
+    def session(self, heads: Sequence[Ids]) -> Session:
+        """One text that grows and shrinks, read after each of B heads of 1 to `window - 2` tokens, int64[h] each."""
 
 
 class Session(Protocol):
@@ -53,11 +53,11 @@ class Session(Protocol):
 
     @property
     def length(self) -> int:
-        """Tokens after the head."""
+        """Tokens after the heads."""
         ...
 
-    def extend(self, ids: Ids) -> Nats:
-        """Read on: the surprisal of these tokens, int64[n] to float32[n], given all that was read before."""
+    def extend(self, ids: Ids, known: int = 0) -> Nats:
+        """Read on, int64[n]: the surprisal of all but the first `known`, float32[B, n - known], given all before."""
 
     def truncate(self, length: int) -> None:
         """Forget the tokens from `length` on; a length that is not less than what was read changes nothing."""

@@ -14,12 +14,13 @@ from laconic.errors import MissingExtraError, ModelError
 
 _WINDOW = 4096  # tokens at most: more context hardly changes surprisal, and attention costs its square
 _TOGETHER = 4096  # tokens of one forward pass, padding included (a single row may have more)
+_PADDING = 0.2  # share of them that may be padding
 _SLICE = 256  # positions whose logits exist at a time: float32[256, vocabulary]
 _TOLERANCE = {2: 0.2, 4: 1e-3}  # nats between our way and the model's own, by bytes of a weight
 
 
 class TorchDecoder:
-    """A checkpoint folder as a `Decoder`. Weights in float32 on the CPU, as they were saved on a GPU.
+    """A checkpoint folder as a `Decoder`. Weights of 16 bits stay so on a GPU, and in bfloat16 on a CPU that has it.
 
     Hidden states come from the model's body; the head is applied to slices of positions, so that logits of a whole text
     never exist. On loading, that way is compared with the model's own logits: a model that changes its logits after the
@@ -37,7 +38,9 @@ class TorchDecoder:
         self.path = Path(folder)
         self._device = device or best_device(torch)
         model = read_checkpoint(self.path)
-        self._model = (model.float() if self._device == "cpu" else model).to(self._device)
+        if self._device == "cpu":
+            model = model.bfloat16() if model.dtype.itemsize == 2 and computes_in_bfloat16(torch) else model.float()
+        self._model = model.to(self._device)
         self._head = model.get_output_embeddings()
         config = model.config.get_text_config()
         self._cap: float | None = getattr(config, "final_logit_softcapping", None)  # Gemma 2
@@ -96,10 +99,10 @@ class TorchDecoder:
         first = named[0] if named else self.start
         return first if isinstance(first, list) else [int(first)]
 
-    def session(self, head: Ids) -> TorchSession:
-        """A text that grows and shrinks, after a head of 1 to `window - 2` tokens."""
-        assert 1 <= len(head) <= self.window - 2, "the head leaves no room"
-        return TorchSession(self, head)
+    def session(self, heads: Sequence[Ids]) -> TorchSession:
+        """A text that grows and shrinks, read after each of these heads of 1 to `window - 2` tokens."""
+        assert all(1 <= len(head) <= self.window - 2 for head in heads), "a head leaves no room"
+        return TorchSession(self, heads)
 
     def _surprisal_of_rows(self, rows: Sequence[Ids], fresh: Sequence[int]) -> Iterator[Nats]:
         """The surprisal of the last `fresh` tokens of each row, in one forward pass.
@@ -116,12 +119,12 @@ class TorchDecoder:
         values = self._surprisal(picked, tokens[wanted])
         return iter(np.split(values, np.cumsum(fresh)[:-1]))
 
-    def _states(self, tokens: Ids, cache: Any = None) -> Any:
+    def _states(self, tokens: Ids, cache: Any = None, **more: Ids) -> Any:
         """Last hidden states, float[B, T, H] on the device; `cache` gets the keys and values of the tokens."""
-        given = self._torch.from_numpy(tokens).to(self._device)
+        given = {k: self._torch.from_numpy(x).to(self._device) for k, x in {"input_ids": tokens, **more}.items()}
         with self._torch.inference_mode():
             body = self._model.base_model
-            return body(input_ids=given, past_key_values=cache, use_cache=cache is not None).last_hidden_state
+            return body(**given, past_key_values=cache, use_cache=cache is not None).last_hidden_state
 
     def _surprisal(self, states: Any, targets: Ids) -> Nats:
         """Of each target given the state before it: float[N, H], int64[N] to float32[N]."""
@@ -137,16 +140,20 @@ class TorchDecoder:
         return np.concatenate(parts)
 
     def _try_out(self) -> None:
-        """Six tokens in two pieces, the second one twice, against the model's own logits of all six."""
-        tokens = np.random.default_rng(0).integers(0, self._head.weight.shape[0], 6)
+        """Five tokens after two heads, in pieces of which one is read twice, against the model's own logits."""
+        torch, tokens = self._torch, np.random.default_rng(0).integers(0, self._head.weight.shape[0], 9)
+        heads, body = [tokens[:1], tokens[:4]], tokens[4:]
         try:
-            with self._torch.inference_mode():
-                logits = self._model(input_ids=self._torch.from_numpy(tokens[None]).to(self._device)).logits[0].float()
-            expected = -logits.log_softmax(-1)[np.arange(5), tokens[1:]].cpu().numpy()
-            session = self.session(tokens[:1])
-            first, wrong = session.extend(tokens[1:3]), session.extend(tokens[1:4])
-            session.truncate(2)
-            found = np.concatenate([first, session.extend(tokens[3:])])
+            expected = []
+            for head in heads:
+                row = torch.from_numpy(np.append(head, body)[None]).to(self._device)
+                with torch.inference_mode():
+                    chances = self._model(input_ids=row).logits[0, -1 - len(body) : -1].float().log_softmax(-1)
+                expected.append(-chances.cpu().numpy()[np.arange(len(body)), body])
+            session = self.session(heads)
+            first, wrong = session.extend(body[:2]), session.extend(body[1:4])
+            session.truncate(1)
+            found = np.concatenate([first[:, :1], session.extend(body[1:])], 1)
         except Exception as error:  # a foreign model fails in its own way
             raise ModelError(f"{self.path} does not run as a decoder ({first_line(error)}); {_ADVICE}") from error
         gap = np.abs(found - expected).max()
@@ -160,41 +167,58 @@ class TorchDecoder:
 class TorchSession:
     """Keys and values of what was read, all but its last token: that one is fed with what comes next.
 
-    Of two windows, that a text which is tried and cut back at the edge of one is not read again and again.
+    Of two windows, that a text which is tried and cut back at the edge of one is not read again and again. A shorter
+    head is padded on the left.
     """
 
-    def __init__(self, owner: TorchDecoder, head: Ids) -> None:
-        self._owner, self._head = owner, head
-        self._room = owner.window - len(head)
+    def __init__(self, owner: TorchDecoder, heads: Sequence[Ids]) -> None:
+        self._owner = owner
+        self._size = max(map(len, heads))
+        self._padding = np.array([[self._size - len(head)] for head in heads])
+        self._heads = np.stack([np.append(np.full(self._size - len(head), owner.start), head) for head in heads])
+        self._room = owner.window - self._size
         self._body = np.zeros(0, np.int64)
         self._caches: dict[int, Any] = {}  # by where in the body their window begins
 
     @property
     def length(self) -> int:
-        """Tokens after the head."""
+        """Tokens after the heads."""
         return len(self._body)
 
-    def extend(self, ids: Ids) -> Nats:
-        """The surprisal of these tokens, int64[n] to float32[n]."""
-        found = [np.zeros(0, np.float32)]
+    def extend(self, ids: Ids, known: int = 0) -> Nats:
+        """The surprisal of all but the first `known` of these tokens, int64[n] to float32[B, n - known]."""
+        found = [np.zeros((len(self._heads), 0), np.float32)]
         while len(ids):
             first = _window_of(self.length, self._room)
-            cache = self._cache(first)
             part, ids = np.split(ids, [first + self._room - self.length])
             self._body = np.append(self._body, part)
-            row = np.append(self._head, self._body[first:])
-            states = self._owner._states(row[None, cache.get_seq_length() : -1], cache)
-            found.append(self._owner._surprisal(states[0, -len(part) :], part))
-        return np.concatenate(found)
+            states = self._read(first)[:, -len(part) :]
+            wanted = np.tile(part[known:], len(self._heads))
+            values = self._owner._surprisal(states[:, known:].flatten(0, 1), wanted)
+            found.append(values.reshape(len(self._heads), -1))
+            known = max(0, known - len(part))
+        return np.concatenate(found, 1)
 
     def truncate(self, length: int) -> None:
         """Forget the tokens from `length` on."""
         self._body = self._body[:length]
         self._caches = {first: cache for first, cache in self._caches.items() if first <= self.length}
         for first, cache in self._caches.items():
-            surplus = cache.get_seq_length() - (len(self._head) + self.length - first - 1)
+            surplus = cache.get_seq_length() - (self._size + self.length - first - 1)
             if surplus > 0:
                 cache.crop(-surplus)  # negative: how many to remove, in every version
+
+    def _read(self, first: int) -> Any:
+        """What the window whose body begins at `first` lacks: float[B, n, H], the states before each of its tokens."""
+        cache = self._cache(first)
+        start, size = cache.get_seq_length(), self._size + self.length - first - 1
+        body = np.tile(self._body[first:], (len(self._heads), 1))
+        rows = np.concatenate([self._heads, body], 1)[:, start:-1]
+        if not self._padding.any():
+            return self._owner._states(rows, cache)
+        seen = (np.arange(size) >= self._padding).astype(np.int64)
+        places = np.maximum(np.arange(start, size) - self._padding, 0)
+        return self._owner._states(rows, cache, attention_mask=seen, position_ids=places)
 
     def _cache(self, first: int) -> Any:
         """That of the window whose body begins at `first`, empty if it is new; the one before it is kept too."""
@@ -226,13 +250,17 @@ def _windows(length: int, window: int) -> Iterator[tuple[int, int, int]]:
 
 
 def _batches(pieces: Sequence[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:
-    """Pieces (row, first, new, end), the shortest first, in batches of at most `_TOGETHER` tokens."""
+    """Pieces (row, first, new, end), the shortest first, in batches of `_TOGETHER` tokens at most, little padding."""
     batch: list[tuple[int, ...]] = []
+    used = 0
     for piece in pieces:
-        if batch and (len(batch) + 1) * (1 + piece[3] - piece[1]) > _TOGETHER:
+        size = 1 + piece[3] - piece[1]
+        whole = (len(batch) + 1) * size
+        if batch and (whole > _TOGETHER or used + size < (1 - _PADDING) * whole):
             yield batch
-            batch = []
+            batch, used = [], 0
         batch.append(piece)
+        used += size
     if batch:
         yield batch
 
@@ -241,6 +269,12 @@ def best_device(torch: Any) -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def computes_in_bfloat16(torch: Any) -> bool:
+    """Does this CPU have instructions for it? Without them it is slower than float32. (torch says so since 2.11.)"""
+    known: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
 
 
 def start_token(folder: Path, config: Any, vocabulary: int) -> int:

@@ -80,7 +80,8 @@ class LLMLingua:
         share, values = self._coarse(text, target, question)
         prefix = _Prefix(self._model.decoder, question_ids(self._model, f"{question}\n\n") if question else None)
         for segment in text.segments(share, self._segment):
-            values[segment.units] = segment.compress(prefix, target.sure[segment.units])
+            found = segment.compress(prefix, target.sure[segment.units])
+            values[segment.units] = np.where(np.isnan(found), values[segment.units], found)
             if progress:
                 progress(len(segment.tiling.text))
         return values
@@ -108,7 +109,8 @@ class LLMLingua:
     def _order(self, text: _Read, bounds: Ints, lengths: Ints, budget: float, question: str | None) -> Ints:
         """The paragraphs, the most important first."""
         edges = text.tiling.bounds[bounds].tolist()
-        if len(edges) < 3 or (not question and _COARSE * budget >= lengths.sum()):
+        all_but_one = lengths.sum() - min(lengths[lengths > 0], default=0)  # even the last of all would be taken
+        if len(edges) < 3 or (not question and all_but_one < _COARSE * budget):
             return np.arange(len(bounds) - 1)  # all of them stay, with equal shares
         if question:
             found = QuestionPerplexity(self._model).rank([text.tiling.text[s:e] for s, e in pairwise(edges)], question)
@@ -198,20 +200,29 @@ class _Read:
         return cls(tiling, ids, starts, ends, owner, np.bincount(owner, minlength=len(tiling)))
 
     def segments(self, share: Shares, length: int) -> Iterator[_Segment]:
-        """Stretches of about `length` tokens with one share each, in order, without the dropped paragraphs."""
+        """Stretches of about `length` tokens: paragraphs that stay, short ones together, long ones in equal parts."""
         edges = np.flatnonzero(np.diff(share)) + 1
+        start = end = size = 0  # of short ones that wait for more
         for a, z in pairwise([0, *edges.tolist(), len(share)]):
-            if z > a and share[a] != _DROPPED:
-                before = np.cumsum(self.weight[a:z]) - self.weight[a:z]
-                size = max(1, self.weight[a:z].sum())
-                count = -(-size // length)
-                number = np.minimum(before * count // size, count - 1)
-                inner = np.flatnonzero(np.diff(number)) + a + 1
-                yield from (self._segment(s, e, float(share[a])) for s, e in pairwise([a, *inner.tolist(), z]))
+            if z == a or share[a] == _DROPPED:
+                continue
+            own = int(self.weight[a:z].sum())
+            if size and size + own > length:
+                yield self._segment(start, end, share)
+                size = 0
+            if own <= length:
+                start, end, size = (start if size else a), z, size + own
+                continue
+            before, count = np.cumsum(self.weight[a:z]) - self.weight[a:z], -(-own // length)
+            inner = np.flatnonzero(np.diff(np.minimum(before * count // own, count - 1))) + a + 1
+            yield from (self._segment(s, e, share) for s, e in pairwise([a, *inner.tolist(), z]))
+        if size:
+            yield self._segment(start, end, share)
 
-    def _segment(self, first: int, end: int, share: float) -> _Segment:
+    def _segment(self, first: int, end: int, share: Shares) -> _Segment:
         start, stop = self.tiling.bounds[[first, end]].tolist()
-        tokens = slice(*np.searchsorted(self.owner, [first, end]).tolist())
+        tokens = np.arange(*np.searchsorted(self.owner, [first, end]))
+        tokens = tokens[share[self.owner[tokens]] != _DROPPED]
         return _Segment(
             slice(first, end),
             Tiling(self.tiling.text[start:stop], self.tiling.bounds[first : end + 1] - start),
@@ -220,13 +231,13 @@ class _Read:
             np.clip(self.ends[tokens] - start, 0, stop - start),
             self.owner[tokens] - first,
             self.weight[first:end],
-            share,
+            share[first:end],
         )
 
 
 @dataclass(frozen=True)
 class _Segment:
-    """Some units and their tokens; positions are within the segment."""
+    """Some units and their tokens, without those of dropped paragraphs between them; positions are within it."""
 
     units: slice
     tiling: Tiling
@@ -235,15 +246,18 @@ class _Segment:
     ends: Ints
     owner: Ints
     weight: Ints
-    share: float  # of its tokens that stays
+    share: Shares  # how much of the paragraph of each unit stays
 
     def compress(self, prefix: _Prefix, sure: Bools) -> Floats:
-        """The scores of its units; what is kept joins the prefix."""
+        """The scores of its units, NaN in dropped paragraphs; what is kept joins the prefix."""
         worth = pool(prefix.surprisal(self.ids), self.starts, self.ends, self.tiling)
-        values = np.where(np.isnan(worth), np.nan, np.float32(self.share))
-        values[~sure] -= quantiles(worth[~sure], self.weight[~sure])
+        values = np.where(np.isnan(worth), np.nan, self.share)
+        for share in np.unique(self.share):
+            some = ~sure & (self.share == share)
+            values[some] -= quantiles(worth[some], self.weight[some])
         keep = sure | (values >= 0)
         prefix.keep(self.ids[keep[self.owner]])
+        values[self.share == _DROPPED] = np.nan
         found: Floats = values.astype(np.float32)
         return found
 
@@ -253,20 +267,18 @@ class _Prefix:
 
     def __init__(self, decoder: Decoder, question: Ints | None) -> None:
         head = np.array([decoder.start])
-        heads = [head] if question is None else [head, np.append(head, question)]
-        self._sessions = [decoder.session(h) for h in heads]
+        self._session = decoder.session([head] if question is None else [head, np.append(head, question)])
         self._waiting = np.zeros(0, np.int64)  # kept, but not read again yet
 
     def surprisal(self, ids: Ints) -> Floats:
         """float32[T], nats: of these tokens given the prefix (with a question eq. 5), which they do not join."""
-        read, new = np.append(self._waiting, ids), len(self._waiting)
-        found = []
-        for session in self._sessions:
-            length = session.length + new
-            found.append(session.extend(read)[new:])
-            session.truncate(length)
-        self._waiting = read[:0]
-        return found[0] - found[1] if len(found) > 1 else found[0]
+        new = len(self._waiting)
+        length = self._session.length + new
+        found = self._session.extend(np.append(self._waiting, ids), known=new)
+        self._session.truncate(length)
+        self._waiting = self._waiting[:0]
+        worth: Floats = found[0] - found[1] if len(found) > 1 else found[0]
+        return worth
 
     def keep(self, ids: Ints) -> None:
         """These come next in the prefix."""
