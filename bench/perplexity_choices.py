@@ -3,8 +3,9 @@
     python bench/perplexity_choices.py CHECKPOINT articles=squad_part.json nq20=nq20.jsonl [--rate 0.33] [--limit 40]
 
 `off by one` is what the package does: a token is judged by the surprisal of the one after it. k: paragraphs are taken
-until they hold k times the budget; δτ: how much more the best one keeps; segments: tokens that are read at once. Tables
-as of `laconic eval`; rows that are there already are not measured again.
+until they hold k times the budget; δτ: how much more the best one keeps; segments: tokens that are read at once; sum,
+largest: of the tokens of a unit, in place of their mean. Tables as of `laconic eval`; rows that are there already are
+not measured again.
 """
 
 from __future__ import annotations
@@ -28,12 +29,15 @@ from laconic.eval.matrix import Rows, Suite, measure
 from laconic.eval.methods import Output
 from laconic.hub import load_decoder
 from laconic.scorers import llmlingua
+from laconic.text import touching
 
 CHOICES: dict[str, dict[str, Any]] = {
     "as shipped": {},
     "off by one": {"shift": True},
     "k 1.5": {"coarse": 1.5},
     "k 3": {"coarse": 3.0},
+    "sum": {"pooling": np.add},
+    "largest": {"pooling": np.maximum},
     "segments of 50": {"segment": 50},
     "segments of 200": {"segment": 200},
     "δτ 0": {"spread": 0.0},
@@ -62,9 +66,18 @@ class Choice:
 
 
 @contextmanager
-def changed(shift: bool = False, coarse: float | None = None, spread: float | None = None) -> Iterator[None]:
+def changed(
+    shift: bool = False, coarse: float | None = None, spread: float | None = None, pooling: np.ufunc | None = None
+) -> Iterator[None]:
     """While this is open, the module does it so."""
     own, allocate = llmlingua._Prefix.surprisal, llmlingua.allocate
+
+    def pooled(values: Any, starts: Any, ends: Any, tiling: Any) -> Any:
+        token, unit = touching(starts, ends, tiling)
+        found = np.full(len(tiling), np.nan, np.float32)
+        found[unit] = 0 if pooling is np.add else -np.inf
+        pooling.at(found, unit, values[token])
+        return found
 
     def shifted(prefix: Any, ids: Any) -> Any:
         found = own(prefix, ids)
@@ -72,6 +85,7 @@ def changed(shift: bool = False, coarse: float | None = None, spread: float | No
 
     with (
         patch.object(llmlingua._Prefix, "surprisal", shifted if shift else own),
+        patch.object(llmlingua, "pool", pooled if pooling else llmlingua.pool),
         patch.object(llmlingua, "allocate", partial(allocate, coarse=coarse) if coarse else allocate),
         patch.object(llmlingua, "_COARSE", coarse or llmlingua._COARSE),
         patch.object(llmlingua, "_SPREAD", llmlingua._SPREAD if spread is None else spread),
