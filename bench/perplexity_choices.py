@@ -3,8 +3,8 @@
     python bench/perplexity_choices.py CHECKPOINT articles=squad_part.json nq20=nq20.jsonl [--rate 0.33] [--limit 40]
 
 `off by one` is what the package does: a token is judged by the surprisal of the one after it. k: paragraphs are taken
-until they hold k times the budget; δτ: how much more the best one keeps; segments: tokens that are read at once; sum,
-largest: of the tokens of a unit, in place of their mean. Tables as of `laconic eval`; rows that are there already are
+until they hold k times the budget; δτ: how much more the best one keeps; segments: tokens that are read at once; mean,
+largest: of the tokens of a unit, in place of their sum. Tables as of `laconic eval`; rows that are there already are
 not measured again.
 """
 
@@ -29,17 +29,27 @@ from laconic.eval.matrix import Rows, Suite, measure
 from laconic.eval.methods import Output
 from laconic.hub import load_decoder
 from laconic.scorers import llmlingua
-from laconic.text import touching
+from laconic.text import pool, touching
+
+
+def largest(values: Any, starts: Any, ends: Any, tiling: Any) -> Any:
+    """Of the tokens of a unit, as `laconic.text.pool` has their mean."""
+    token, unit = touching(starts, ends, tiling)
+    found = np.full(len(tiling), np.nan, np.float32)
+    found[unit] = -np.inf
+    np.maximum.at(found, unit, values[token])
+    return found
+
 
 CHOICES: dict[str, dict[str, Any]] = {
     "as shipped": {},
     "off by one": {"shift": True},
     "k 1.5": {"coarse": 1.5},
     "k 3": {"coarse": 3.0},
-    "sum": {"pooling": np.add},
-    "largest": {"pooling": np.maximum},
+    "mean": {"pooling": pool},
+    "largest": {"pooling": largest},
     "segments of 50": {"segment": 50},
-    "segments of 200": {"segment": 200},
+    "segments of 100": {"segment": 100},
     "δτ 0": {"spread": 0.0},
     "δτ 0.6": {"spread": 0.6},
     "δτ 1": {"spread": 1.0},
@@ -67,17 +77,10 @@ class Choice:
 
 @contextmanager
 def changed(
-    shift: bool = False, coarse: float | None = None, spread: float | None = None, pooling: np.ufunc | None = None
+    shift: bool = False, coarse: float | None = None, spread: float | None = None, pooling: Any = None
 ) -> Iterator[None]:
     """While this is open, the module does it so."""
     own, allocate = llmlingua._Prefix.surprisal, llmlingua.allocate
-
-    def pooled(values: Any, starts: Any, ends: Any, tiling: Any) -> Any:
-        token, unit = touching(starts, ends, tiling)
-        found = np.full(len(tiling), np.nan, np.float32)
-        found[unit] = 0 if pooling is np.add else -np.inf
-        pooling.at(found, unit, values[token])
-        return found
 
     def shifted(prefix: Any, ids: Any) -> Any:
         found = own(prefix, ids)
@@ -85,7 +88,7 @@ def changed(
 
     with (
         patch.object(llmlingua._Prefix, "surprisal", shifted if shift else own),
-        patch.object(llmlingua, "pool", pooled if pooling else llmlingua.pool),
+        patch.object(llmlingua, "total", pooling or llmlingua.total),
         patch.object(llmlingua, "allocate", partial(allocate, coarse=coarse) if coarse else allocate),
         patch.object(llmlingua, "_COARSE", coarse or llmlingua._COARSE),
         patch.object(llmlingua, "_SPREAD", llmlingua._SPREAD if spread is None else spread),
@@ -98,6 +101,7 @@ def main() -> None:
     parser.add_argument("checkpoint")
     parser.add_argument("tasks", nargs="+", metavar="TASK=PATH")
     parser.add_argument("--rate", type=float, action="append")
+    parser.add_argument("--choice", choices=CHOICES, action="append", help="only these; repeatable")
     parser.add_argument("--limit", type=int, default=40, help="questions of each task (default: %(default)s)")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT")
     args = parser.parse_args()
@@ -105,8 +109,8 @@ def main() -> None:
     methods = []
     for asked in (False, True):
         for name, change in CHOICES.items():
-            if asked or name not in ONLY_ASKED:
-                scorer = llmlingua.LLMLingua(model, asked, change.get("segment", 100))
+            if name in (args.choice or CHOICES) and (asked or name not in ONLY_ASKED):
+                scorer = llmlingua.LLMLingua(model, asked, change.get("segment", llmlingua._SEGMENT))
                 methods.append(Choice(f"{scorer.name}, {name}", Compressor(scorer, counter()), change))
     rows, shown = Rows(args.output / "rows.jsonl"), []
     for task, path in (t.split("=", 1) for t in args.tasks):

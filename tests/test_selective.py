@@ -38,20 +38,25 @@ def information(folder, text):
     return [(s, e, n) for (s, e), n in zip(given["offset_mapping"], nats.tolist(), strict=True)]
 
 
-def mean_inside(tokens, start, end):
+def score(tokens, start, end, pooled=np.mean):
+    """I / (1 + I) of a stretch of the text."""
     inside = [n for s, e, n in tokens if s < end and e > start]
-    return np.mean(inside) if inside else np.nan
+    nats = pooled(inside) if inside else np.nan
+    return nats / (1 + nats)
 
 
-@pytest.mark.parametrize(("method", "level"), [("selective-context", None), ("selective-context-sentence", sentences)])
-def test_scores_are_the_mean_self_information_of_the_tokens(folder, method, level):
+@pytest.mark.parametrize(
+    ("method", "level", "pooled"),
+    [("selective-context", None, np.sum), ("selective-context-sentence", sentences, np.mean)],
+)
+def test_words_have_the_sum_and_sentences_the_mean_of_their_tokens(folder, method, level, pooled):
     tiling = words(TEXT)
     bounds = level(tiling) if level else np.arange(len(tiling) + 1)
     (found,) = scorer(method, str(folder)).score([tiling])
     tokens = information(folder, TEXT)
     for first, end in pairwise(bounds.tolist()):
-        expected = mean_inside(tokens, tiling.bounds[first], tiling.bounds[end])
-        np.testing.assert_allclose(found.values[first:end], 1 - np.exp(-expected), rtol=1e-5)
+        expected = score(tokens, tiling.bounds[first], tiling.bounds[end], pooled)
+        np.testing.assert_allclose(found.values[first:end], expected, rtol=1e-5)
     assert found.method == method
 
 
@@ -61,7 +66,8 @@ def test_the_unforeseen_stays():
     model = decoders.word_model(lambda w, before: 0.5 if w.strip() == "the" else 1 / 64, list(words(text)))
     selective = SelectiveContext(model, "selective-context", lambda t: np.arange(len(t) + 1))
     (found,) = selective.score([words(text)])
-    assert found.values == pytest.approx([0.5 if w.strip() == "the" else 63 / 64 for w in words(text)])
+    nats = np.log([2 if w.strip() == "the" else 64 for w in words(text)])
+    assert found.values == pytest.approx(nats / (1 + nats))
     kept = laconic.Compressor(selective, laconic.budget.counter("words")).compress(text, tokens=7).text
     assert kept == "cat saw dog and bird of mill"
 
@@ -78,8 +84,8 @@ def test_a_phrase_shares_the_mean_of_its_tokens(folder, monkeypatch):
     assert list(np.diff(noun_phrases()(tiling))) == [3] + [1] * (len(tiling) - 3)
     (found,) = scorer("selective-context-phrase", str(folder)).score([tiling])
     tokens = information(folder, TEXT)
-    assert found.values[:3] == pytest.approx([1 - np.exp(-mean_inside(tokens, 0, 21))] * 3, rel=1e-5)
-    assert found.values[4] == pytest.approx(1 - np.exp(-mean_inside(tokens, *tiling.bounds[4:6])), rel=1e-5)
+    assert found.values[:3] == pytest.approx([score(tokens, 0, 21)] * 3, rel=1e-5)
+    assert found.values[4] == pytest.approx(score(tokens, *tiling.bounds[4:6]), rel=1e-5)
 
 
 def test_without_spacy_or_its_pipeline_phrases_say_what_to_do(monkeypatch):

@@ -261,6 +261,13 @@ def pool(values: Floats, starts: Ints, ends: Ints, tiling: Tiling) -> Floats:
         return (total / count).astype(np.float32)
 
 
+def total(values: Floats, starts: Ints, ends: Ints, tiling: Tiling) -> Floats:
+    """The sum where `pool` has the mean: what adds up over the tokens of a unit, such as surprisal."""
+    count = np.bincount(touching(starts, ends, tiling)[1], minlength=len(tiling))
+    found: Floats = pool(values, starts, ends, tiling) * count.astype(np.float32)
+    return found
+
+
 def touching(starts: Ints, ends: Ints, tiling: Tiling) -> tuple[Ints, Ints]:
     """Every pair of a token and a unit that it touches: int64[P] each; tokens as in `pool`."""
     real = np.flatnonzero(ends > starts)

@@ -6,8 +6,8 @@ From coarse to fine, for a text of which a share is to stay:
    they foretell it. The best are taken until they hold `_COARSE` times the budget (LLMLingua, algorithm 1).
 2. These share the budget: equally, or with a question the better ones get more (LongLLMLingua, section 4.3).
 3. Segments of about `_SEGMENT` tokens are read given what was kept of those before (LLMLingua, algorithm 2). A unit has
-   the mean surprisal of its tokens; with a question, how much less surprising the question makes them (LongLLMLingua,
-   eq. 5). The best units stay, as many as the segment's share says.
+   its surprisal, that of all its tokens; with a question, how much less surprising the question makes it
+   (LongLLMLingua, eq. 5). The best units stay, as many as the segment's share says.
 
 LLMLingua: Jiang et al. 2023, arXiv 2310.05736. LongLLMLingua: Jiang et al. 2023, arXiv 2310.06839. What differs from
 the papers and their package: docs/methods.md.
@@ -27,9 +27,9 @@ from laconic.budget import DEFAULT_RATE
 from laconic.hub import LanguageModel, load_decoder
 from laconic.score import Progress, Scores, Target
 from laconic.scorers.perplexity import QuestionPerplexity, question_ids, surprisals
-from laconic.text import Bools, Floats, Ints, Tiling, pool
+from laconic.text import Bools, Floats, Ints, Tiling, total
 
-_SEGMENT = 100  # tokens, as in LLMLingua's experiments
+_SEGMENT = 200  # tokens, as in the package
 _COARSE = 2.0  # k of LLMLingua
 _SPREAD = 0.3  # δτ of LongLLMLingua
 _DROPPED = -1.0  # the share of a paragraph that goes as a whole
@@ -250,7 +250,7 @@ class _Segment:
 
     def compress(self, prefix: _Prefix, sure: Bools) -> Floats:
         """The scores of its units, NaN in dropped paragraphs; what is kept joins the prefix."""
-        worth = pool(prefix.surprisal(self.ids), self.starts, self.ends, self.tiling)
+        worth = total(prefix.surprisal(self.ids), self.starts, self.ends, self.tiling)
         values = np.where(np.isnan(worth), np.nan, self.share)
         for share in np.unique(self.share):
             some = ~sure & (self.share == share)

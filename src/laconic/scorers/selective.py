@@ -1,7 +1,7 @@
 """Selective-Context: what a causal language model foresaw can go (Li et al. 2023, arXiv 2310.06201).
 
-The self-information of a token is I(x_t) = -log p(x_t | x_0 … x_{t-1}) (eq. 1); a lexical unit has the mean of its
-tokens: a word, a noun phrase, or a sentence.
+The self-information of a token is I(x_t) = -log p(x_t | x_0 … x_{t-1}) (eq. 1). It adds up over the tokens of a word;
+noun phrases and sentences, which would win by their length, have the mean of their tokens.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from laconic.score import Progress, Scores, Target
 from laconic.scorers.perplexity import surprisals
 from laconic.scorers.phrases import noun_phrases
 from laconic.segment import sentences
-from laconic.text import Floats, Ints, Tiling, pool
+from laconic.text import Floats, Ints, Tiling, pool, total
 
 Level = Callable[[Tiling], Ints]  # the bounds of lexical units, in units: int64[k + 1]
+Pool = Callable[[Floats, Ints, Ints, Tiling], Floats]  # values of tokens to one of each lexical unit
 
 
 class SelectiveContext:
-    """1 - exp(-I) of the lexical unit each unit is in: one minus the (geometric mean) probability of its tokens.
+    """I / (1 + I) of the lexical unit each unit is in, I in nats.
 
     The order is that of I, and all texts share one scale from 0 to 1. The context is the whole text (theirs: the
     sentence).
@@ -30,11 +31,11 @@ class SelectiveContext:
     reads_question = False
     reads_budget = False
 
-    def __init__(self, model: LanguageModel, name: str, level: Level) -> None:
+    def __init__(self, model: LanguageModel, name: str, level: Level, pool: Pool = pool) -> None:
         self.name = name
         self.model = model.name
         self._model = model
-        self._level = level
+        self._level, self._pool = level, pool
 
     def score(
         self,
@@ -43,7 +44,7 @@ class SelectiveContext:
         questions: Sequence[str | None] | None = None,
         targets: Sequence[Target] | None = None,
     ) -> list[Scores]:
-        """float32[n] a tiling, in [0, 1]; NaN for units without a token."""
+        """float32[n] a tiling, in [0, 1); NaN for units without a token."""
         read = [self._model.tokens(t.text) for t in tilings]
         found = surprisals(self._model, [ids for ids, _, _ in read])
         scores = []
@@ -56,8 +57,8 @@ class SelectiveContext:
     def _values(self, tiling: Tiling, nats: Floats, starts: Ints, ends: Ints) -> Floats:
         bounds = self._level(tiling)
         lexical = Tiling(tiling.text, tiling.bounds[bounds])
-        values: Floats = np.repeat(-np.expm1(-pool(nats, starts, ends, lexical)), np.diff(bounds))
-        return values
+        found: Floats = np.repeat(self._pool(nats, starts, ends, lexical), np.diff(bounds))
+        return found / (1 + found)
 
 
 def _each(tiling: Tiling) -> Ints:
@@ -66,7 +67,7 @@ def _each(tiling: Tiling) -> Ints:
 
 def words(model: str) -> SelectiveContext:
     """Units alone."""
-    return SelectiveContext(load_decoder(model), "selective-context", _each)
+    return SelectiveContext(load_decoder(model), "selective-context", _each, total)
 
 
 def in_phrases(model: str) -> SelectiveContext:
