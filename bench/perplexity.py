@@ -6,7 +6,8 @@ CHECKPOINT is a Hugging Face folder of a causal language model (`recipes/laconic
 fails with transformers 5; for it, pass as `--old` a folder that `pip install --no-deps --target DIR
 transformers==4.46.3 tokenizers==0.20.3 huggingface-hub==0.26.5` made. Without it, llmlingua has no rows. The systems
 take turns, each in a process of its own that compresses the same paragraphs several times after a first time that does
-not count. Memory is the peak of the whole process.
+not count. Memory is the peak of the whole process. On a machine with other work, set OMP_NUM_THREADS=1 and compare the
+seconds of the processor.
 """
 
 from __future__ import annotations
@@ -71,12 +72,13 @@ def _fresh(job: dict[str, Any], old: Path | None) -> dict[str, Any]:
 
 def _measure(name: str, folder: str, text: str, repeats: int) -> dict[str, Any]:
     run = _peer(folder, **PEERS[name]) if name in PEERS else _ours(name, folder)
-    kept, seconds = run(text), []
+    kept, seconds, cpu = run(text), [], []
     for _ in range(repeats):
-        began = time.perf_counter()
+        began, used = time.perf_counter(), time.process_time()
         run(text)
         seconds.append(time.perf_counter() - began)
-    return {"seconds": seconds, "megabytes": peak_megabytes(), "kept": counter()(kept)}
+        cpu.append(time.process_time() - used)
+    return {"seconds": seconds, "cpu": cpu, "megabytes": peak_megabytes(), "kept": counter()(kept)}
 
 
 def _ours(method: str, folder: str) -> Any:
@@ -104,16 +106,18 @@ def _peer(folder: str, rank_method: str = "llmlingua", asked: bool = False) -> A
 
 
 def _report(runs: dict[str, list[dict[str, Any]]], tokens: int) -> None:
-    median = {name: statistics.median(s for r in found for s in r["seconds"]) for name, found in runs.items()}
+    median, cpu = (
+        {name: statistics.median(s for r in found for s in r[key]) for name, found in runs.items()}
+        for key in ("seconds", "cpu")
+    )
     rows = []
     for name, found in runs.items():
         peer = list(PEERS)["long" in name.lower()]
-        ratio = f"{median[peer] / median[name]:.1f}x" if peer in median and name not in PEERS else ""
+        ratio = f"{cpu[peer] / cpu[name]:.1f}x" if peer in cpu and name not in PEERS else ""
         memory, kept = max(r["megabytes"] for r in found), found[0]["kept"] / tokens
-        rows.append(
-            [name, f"{median[name]:.2f}", f"{tokens / median[name]:,.0f}", ratio, f"{memory:.0f}", f"{kept:.2f}"]
-        )
-    print(table(["method", "seconds", "tokens/s", "of llmlingua", "peak MB", "kept"], rows))
+        times = [f"{median[name]:.2f}", f"{cpu[name]:.2f}", f"{tokens / median[name]:,.0f}"]
+        rows.append([name, *times, ratio, f"{memory:.0f}", f"{kept:.2f}"])
+    print(table(["method", "seconds", "CPU seconds", "tokens/s", "of llmlingua (CPU)", "peak MB", "kept"], rows))
 
 
 if __name__ == "__main__":
