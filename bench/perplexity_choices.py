@@ -53,8 +53,11 @@ CHOICES: dict[str, dict[str, Any]] = {
     "δτ 0": {"spread": 0.0},
     "δτ 0.6": {"spread": 0.6},
     "δτ 1": {"spread": 1.0},
+    "k 1.5, δτ 0.6": {"coarse": 1.5, "spread": 0.6},
+    "k 1.5, δτ 1": {"coarse": 1.5, "spread": 1.0},
+    "k 1, δτ 0": {"coarse": 1.0, "spread": 0.0},
 }
-ONLY_ASKED = ("δτ 0", "δτ 0.6", "δτ 1")  # without a question all paragraphs get the same share
+ONLY_ASKED = [name for name in CHOICES if "δτ" in name]  # without a question all paragraphs get the same share
 
 
 @dataclass(frozen=True)

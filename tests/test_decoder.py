@@ -196,7 +196,7 @@ def test_sixteen_bits_stay_sixteen_on_a_processor_that_computes_in_them(tmp_path
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     expected = decoders.plain_nll(model, TOKENS[:50])
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
-    for dtype, atol in ((torch.float32, 1e-5), (torch.float16, 0.05), (torch.bfloat16, 0.05)):
+    for dtype, atol in ((torch.float32, 1e-5), (torch.float16, 0.2), (torch.bfloat16, 0.2)):
         model.to(dtype).save_pretrained(folder)
         found = nll(TorchDecoder(folder, "cpu"), TOKENS[:50])
         np.testing.assert_allclose(found, expected, atol=atol)

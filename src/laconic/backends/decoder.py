@@ -16,6 +16,7 @@ _WINDOW = 4096  # tokens at most: more context hardly changes surprisal, and att
 _TOGETHER = 4096  # tokens of one forward pass, padding included (a single row may have more)
 _PADDING = 0.2  # share of them that may be padding
 _SLICE = 256  # positions whose logits exist at a time: float32[256, vocabulary]
+_COLUMNS = 512  # positions read at a time, so that attention weights stay small
 _TOLERANCE = {2: 0.2, 4: 1e-3}  # nats between our way and the model's own, by bytes of a weight
 
 
@@ -38,9 +39,7 @@ class TorchDecoder:
         self.path = Path(folder)
         self._device = device or best_device(torch)
         model = read_checkpoint(self.path)
-        if self._device == "cpu":
-            model = model.bfloat16() if model.dtype.itemsize == 2 and computes_in_bfloat16(torch) else model.float()
-        self._model = model.to(self._device)
+        self._model = (_for_cpu(torch, model) if self._device == "cpu" else model).to(self._device)
         self._head = model.get_output_embeddings()
         config = model.config.get_text_config()
         self._cap: float | None = getattr(config, "final_logit_softcapping", None)  # Gemma 2
@@ -119,12 +118,28 @@ class TorchDecoder:
         values = self._surprisal(picked, tokens[wanted])
         return iter(np.split(values, np.cumsum(fresh)[:-1]))
 
-    def _states(self, tokens: Ids, cache: Any = None, **more: Ids) -> Any:
-        """Last hidden states, float[B, T, H] on the device; `cache` gets the keys and values of the tokens."""
-        given = {k: self._torch.from_numpy(x).to(self._device) for k, x in {"input_ids": tokens, **more}.items()}
+    def _states(self, tokens: Ids, cache: Any = None, padding: Ids | None = None) -> Any:
+        """Last hidden states, float[B, T, H] on the device; `cache` gets the keys and values of the tokens.
+
+        padding: int64[B, 1], how many of the first tokens of each row are none.
+        """
+        from transformers import DynamicCache
+
+        if cache is None and tokens.shape[1] > _COLUMNS:
+            cache = DynamicCache()
+        found = []
         with self._torch.inference_mode():
-            body = self._model.base_model
-            return body(**given, past_key_values=cache, use_cache=cache is not None).last_hidden_state
+            for k in range(0, tokens.shape[1], _COLUMNS):
+                part = tokens[:, k : k + _COLUMNS]
+                given = {"input_ids": part}
+                if padding is not None:
+                    places = np.arange(cache.get_seq_length() + part.shape[1]) - padding
+                    given["attention_mask"] = (places >= 0).astype(np.int64)
+                    given["position_ids"] = np.maximum(places, 0)[:, -part.shape[1] :]
+                on_device = {name: self._torch.from_numpy(x).to(self._device) for name, x in given.items()}
+                out = self._model.base_model(**on_device, past_key_values=cache, use_cache=cache is not None)
+                found.append(out.last_hidden_state)
+        return self._torch.cat(found, 1)
 
     def _surprisal(self, states: Any, targets: Ids) -> Nats:
         """Of each target given the state before it: float[N, H], int64[N] to float32[N]."""
@@ -211,14 +226,9 @@ class TorchSession:
     def _read(self, first: int) -> Any:
         """What the window whose body begins at `first` lacks: float[B, n, H], the states before each of its tokens."""
         cache = self._cache(first)
-        start, size = cache.get_seq_length(), self._size + self.length - first - 1
         body = np.tile(self._body[first:], (len(self._heads), 1))
-        rows = np.concatenate([self._heads, body], 1)[:, start:-1]
-        if not self._padding.any():
-            return self._owner._states(rows, cache)
-        seen = (np.arange(size) >= self._padding).astype(np.int64)
-        places = np.maximum(np.arange(start, size) - self._padding, 0)
-        return self._owner._states(rows, cache, attention_mask=seen, position_ids=places)
+        rows = np.concatenate([self._heads, body], 1)[:, cache.get_seq_length() : -1]
+        return self._owner._states(rows, cache, self._padding if self._padding.any() else None)
 
     def _cache(self, first: int) -> Any:
         """That of the window whose body begins at `first`, empty if it is new; the one before it is kept too."""
@@ -269,6 +279,15 @@ def best_device(torch: Any) -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _for_cpu(torch: Any, model: Any) -> Any:
+    """In bfloat16 the plain form of attention takes half the time of torch's fused one, which computes in float32."""
+    if model.dtype.itemsize != 2 or not computes_in_bfloat16(torch):
+        return model.float()
+    if hasattr(model, "set_attn_implementation"):  # not in the older transformers
+        model.set_attn_implementation("eager")
+    return model.bfloat16()
 
 
 def computes_in_bfloat16(torch: Any) -> bool:
