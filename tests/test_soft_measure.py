@@ -20,9 +20,9 @@ import softs  # noqa: E402
 from laconic.cli import main  # noqa: E402
 from laconic.errors import InputError  # noqa: E402
 from laconic.eval.matrix import Rows  # noqa: E402
-from laconic.soft import Reader, Settings, SoftEncoder, items, measure, tables  # noqa: E402
+from laconic.soft import Base, Reader, Settings, SoftEncoder, Tuned, Tuning, items, measure, tables  # noqa: E402
 from laconic.soft.measure import Plan, evaluate  # noqa: E402
-from laconic.soft.ways import Hard, Soft, Whole  # noqa: E402
+from laconic.soft.ways import Hard, Soft, Upper, Whole  # noqa: E402
 from laconic.train.contexts import Texts  # noqa: E402
 from laconic.train.split import held_out  # noqa: E402
 
@@ -140,7 +140,7 @@ def measured(base, some, tmp_path_factory):
     ways += [Soft("kv", kv, reader, 3), Soft("embedding", embedding, reader, 3), Hard("lead", lead, reader, 5, False)]
     texts = some[2:]
     rows = Rows(tmp_path_factory.mktemp("out") / "rows.jsonl", measure._KEY)
-    return measure.measure(ways, texts, base, rows, ablate=True), texts, (kv, embedding, lead)
+    return measure.measure(ways, texts, rows, ablate=True), texts, (kv, embedding, lead)
 
 
 def test_without_context_and_in_full_it_is_a_plain_pass(base, measured):
@@ -350,6 +350,60 @@ def test_a_run_resumes_and_fails_for_what_was_trained_on(folders, data, tmp_path
 def test_what_cannot_be_measured_is_refused(folders, data, tmp_path, changes, says):
     with pytest.raises(InputError, match=says):
         evaluate(planned(folders[:1], data, tmp_path, **changes))
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+def test_the_upper_bound_has_a_row_in_every_section(base, folders, data, tmp_path, monkeypatch):
+    """Its nats and answers against PEFT's own model on BOS, context and what is said; retention by hand."""
+    from peft import PeftModel
+
+    tuned = softs.shaken(Tuned.create(base, Tuning(window=100, rank=4, dropout=0.0)))
+    tuned.save(tmp_path / "full" / "checkpoint")
+    plan = planned([*folders, tmp_path / "full" / "checkpoint"], data, tmp_path / "out")
+    written = evaluate(plan)
+    sections = [part.split("\n")[0] for part in written.split("## ")[1:]]
+    assert len(sections) == 7 and written.count("\n| full, tuned | ") == len(sections)
+    found = [json.loads(line) for line in (tmp_path / "out" / "rows.jsonl").read_text().splitlines()]
+    upper, full = by_item(found, "full, tuned"), by_item(found, "full")
+    assert upper.keys() == full.keys() and len(upper) == 8 + 32
+    for key, row in upper.items():
+        assert (row["kind"], row["made"], row["slots"]) == ("tuned", tuned.made.adapter, 0)
+        assert row["bytes"] == full[key]["bytes"] and "swapped" not in row
+        assert {"em", "f1", "rougeL", "accuracy"} & row.keys() == {"em", "f1", "rougeL", "accuracy"} & full[key].keys()
+
+    texts = Texts([data], base.tokens, base.start, base.ends[0])
+    model = PeftModel.from_pretrained(Base.load(base.name, "cpu").model, tmp_path / "full" / "checkpoint").eval()
+    read = replace(base, model=model)
+    for item in items.of_texts(data.name, texts, [12], 60, 6, None):
+        assert upper[item.id]["nats"] == pytest.approx(plain(read, item, base.start, *item.ids), abs=1e-3)
+        if item.said.goal == "again":
+            ids = torch.tensor([[base.start, *item.ids, base.start]])
+            options = {"max_new_tokens": 12, "do_sample": False, "attention_mask": torch.ones_like(ids)}
+            with torch.no_grad():
+                said = model.generate(input_ids=ids, **options)[0, ids.shape[1] :].tolist()
+            assert upper[item.id]["answer"] == base.text(said)
+    none = by_item(found, "none")
+    some = [k for k in upper if upper[k]["goal"] == "on"]
+    gain = [sum(none[k]["nats"] - ways[k]["nats"] for k in some) for ways in (upper, full)]
+    line = cells_of(written.split("what follows")[1], "full, tuned")
+    assert line[6].startswith(f"{gain[0] / gain[1]:.3f} [") and line[1] == line[3] == "" and line[7:10] == [""] * 3
+    assert "full, tuned" not in written.split("Differences of retention")[1].split("## ")[0]
+
+    monkeypatch.setattr(measure, "_whole", None)  # nothing is measured again
+    assert evaluate(plan) == written
+    softs.shaken(tuned, seed=2).save(tmp_path / "full" / "checkpoint")
+    with pytest.raises(TypeError, match="NoneType"):  # trained on: all of its rows are measured anew
+        evaluate(plan)
+
+
+def test_an_upper_bound_alone_and_without_room_for_a_text_twice(base, some, data, tmp_path):
+    tuned = softs.shaken(Tuned.create(base, Tuning(window=100, rank=4)))
+    long = some[2]._replace(ids=[5] * 130, said=some[2].said._replace(ids=[base.start, *[5] * 130, base.ends[0]]))
+    way = Upper("lora", tuned)
+    assert way.name == "lora, tuned" and way.takes(some[2]) and not way.takes(long)
+    tuned.save(tmp_path / "lora")
+    written = evaluate(planned([tmp_path / "lora"], data, tmp_path / "out"))
+    assert cells_of(written, "lora, tuned") and "without one slot" not in written
 
 
 def test_plans_that_make_no_sense_are_refused(data, tmp_path):

@@ -11,8 +11,9 @@ pytest.importorskip("peft")
 torch = pytest.importorskip("torch")
 
 import softs  # noqa: E402
+from laconic.cli import main  # noqa: E402
 from laconic.errors import InputError  # noqa: E402
-from laconic.soft import Base, Reader, SoftEncoder  # noqa: E402
+from laconic.soft import Base, Reader, SoftEncoder, Tuned, Tuning  # noqa: E402
 from laconic.soft import Settings as Encoder  # noqa: E402
 from laconic.train.contexts import Draw, Texts  # noqa: E402
 from laconic.train.soft import Settings, train  # noqa: E402
@@ -153,6 +154,139 @@ def test_it_goes_on_from_an_encoder(base, files, tmp_path):
     first = train([files["plain"]], [files["dev"]], tmp_path / "a", settings(base))
     second = train([files["asked"]], [files["dev"]], tmp_path / "b", s, start=first)
     assert SoftEncoder.load(first).made.adapter == SoftEncoder.load(second).made.adapter
+
+
+# Full contexts
+
+
+def full(base, **changes):
+    tuning = Tuning(window=48, rank=4, dropout=0.0, targets=("q_proj", "v_proj", "k_proj"))
+    given = {"slots": (), "steps": 6, "batch": 3, "lr": 1e-2, "warmup": 2}
+    return Settings(base, tuning, **(given | changes))
+
+
+def by_hand(base, context, model):
+    """Nats of what is to be said after the BOS and the context, a row a pass, by transformers alone."""
+    found = []
+    for said in context.said:
+        ids = torch.tensor([[base.start, *context.ids, *said.ids]])
+        first = 1 + len(context.ids) + said.after
+        with torch.no_grad():
+            logits = model(ids).logits[0, first - 1 : -1]
+        found += torch.nn.functional.cross_entropy(logits, ids[0, first:], reduction="none").tolist()
+    return found
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+def test_a_reader_of_full_contexts_learns_and_is_judged_by_task(base, files, tmp_path):
+    from peft import PeftModel
+
+    losses = []
+    out = train([files["plain"]], [files["dev"]], tmp_path, full(base, steps=60, lookup=0.3), say=losses.append)
+    record = json.loads((tmp_path / "run.json").read_text())
+    first, last = record["history"]
+    assert set(last) == {"step", "nats dev.jsonl", "retention dev.jsonl", "nats lookup", "retention lookup"}
+    whole = record["full context"]["dev.jsonl"]["full"]
+    assert (first["step"], last["step"]) == (50, 60) and last["nats dev.jsonl"] < whole - 0.3
+    assert last["retention dev.jsonl"] != 0 and record["settings"]["encoder"]["mode"] == "full"
+    loaded = Base.load(base, "cpu")
+    model = PeftModel.from_pretrained(Base.load(base, "cpu").model, out)
+    found = texts(base, files["dev"])
+    contexts = [found.context(k, 48, 0, np.random.default_rng([k, 3])) for k in range(3)]
+    for judged, read in ((last["nats dev.jsonl"], model), (whole, loaded.model)):
+        expected = np.mean([nats for c in contexts for nats in by_hand(loaded, c, read)])
+        assert judged == pytest.approx(expected, abs=2e-4)
+
+
+def test_contexts_of_a_step_are_those_that_an_encoder_gets(base, files, tmp_path, monkeypatch):
+    from laconic.train import soft
+
+    drawn = {"full": [], "kv": []}
+    for name, run in (("full", soft._Full), ("kv", soft._Run)):
+        s = (full if name == "full" else settings)(base, steps=3, facts=0.3, lookup=0.3, shortest=8, follow=4, seed=5)
+        made = run([files["plain"]], [files["dev"]], tmp_path / name, s, None, "text", 200, lambda line: None)
+        drawn[name] = [made._batch(step) for step in range(3)]
+    assert drawn["full"] == drawn["kv"]
+
+
+def test_the_loss_is_over_what_is_said_and_distilling_adds_what_the_frozen_base_says(base, files, tmp_path):
+    """Against two models of transformers: nats by hand, and KL(frozen ‖ tuned) by hand."""
+    from laconic.train import soft
+
+    loaded = Base.load(base, "cpu")
+    tuned = softs.shaken(Tuned.create(loaded, full(base).encoder))
+    batch, losses = [], {}
+    for distil in (0.0, 0.5):
+        s, folder = full(base, distil=distil, facts=0.5, seed=1), tmp_path / str(distil)
+        run = soft._Full([files["plain"]], [], folder, s, None, "text", 200, lambda line: None)
+        run.model, batch = tuned, run._batch(0)  # without the autocast to bfloat16 of training
+        with torch.no_grad():
+            losses[distil] = float(run._loss(batch))
+    spent, apart = [], []
+    for c in batch:
+        for said in c.said:
+            ids, first = torch.tensor([[loaded.start, *c.ids, *said.ids]]), 1 + len(c.ids) + said.after
+            with torch.no_grad():
+                mine = loaded.model.get_output_embeddings()(tuned.body(ids).last_hidden_state)[0].log_softmax(-1)
+                theirs = loaded.model(ids).logits[0].log_softmax(-1)
+            for place in range(first, ids.shape[1]):
+                spent.append(-float(mine[place - 1, ids[0, place]]))
+                p, q = theirs[place - 1], mine[place - 1]
+                apart.append(float((p.exp() * (p - q)).sum()))
+    assert np.mean(apart) > 0.01
+    assert losses[0.0] == pytest.approx(np.mean(spent), abs=1e-4)
+    assert losses[0.5] - losses[0.0] == pytest.approx(0.5 * np.mean(apart), abs=1e-4)
+
+
+def test_a_killed_reader_goes_on_to_the_same_weights(base, files, tmp_path):
+    s = full(base, distil=0.5, follow=4, facts=0.2, lookup=0.2, shortest=8, checkpointing=True)
+    s = Settings(**{**vars(s), "encoder": Tuning(**{**vars(s.encoder), "dropout": 0.1})})
+    data = [files["plain"], files["asked"]], [files["dev"]]
+    whole = train(*data, tmp_path / "a", s)
+
+    class Killed(Exception):
+        pass
+
+    def kill(line):
+        raise Killed
+
+    with pytest.raises(Killed):
+        train(*data, tmp_path / "b", s, save_every=4, say=kill)
+    lines = []
+    parts = train(*data, tmp_path / "b", s, save_every=4, say=lines.append)
+    assert lines[0] == "going on after step 4"
+    name = "adapter_model.safetensors"
+    assert (whole / name).read_bytes() == (parts / name).read_bytes()
+    start = train(*data, tmp_path / "c", Settings(**{**vars(s), "lr": 0.0}), start=whole)
+    assert Tuned.load(start).made.adapter == Tuned.load(whole).made.adapter
+
+
+def test_what_has_no_room_is_found_out_before_the_first_step(base, files, tmp_path):
+    wide = full(base)
+    wide = Settings(**{**vars(wide), "encoder": Tuning(window=127, rank=4)})
+    with pytest.raises(InputError, match="take 257 positions, .* has 256; use a shorter window"):
+        train([files["plain"]], [], tmp_path / "a", wide)
+    assert not (tmp_path / "a").exists()
+    train([files["asked"]], [files["asked"]], tmp_path / "b", Settings(**{**vars(wide), "steps": 1}))  # nothing twice
+
+
+def test_the_command_trains_a_reader_of_full_contexts(base, files, tmp_path, capsys):
+    out = tmp_path / "out"
+    args = ["train", "soft", str(files["plain"]), "--dev", str(files["dev"]), "--base", base, "-o", str(out)]
+    args += ["--mode", "full", "--window", "40", "--rank", "2", "--steps", "2"]
+    assert main([*args, "--slots", "4"]) == 2 and "leave out --slots" in capsys.readouterr().err
+    assert main([*args, "--positions", "official"]) == 2 and "leave out --slots" in capsys.readouterr().err
+    assert main(args) == 0
+    assert capsys.readouterr().out.strip() == str(out / "checkpoint")
+    assert Tuning.of(out / "checkpoint") == Tuning(window=40, rank=2)
+    more = ["train", "soft", str(files["plain"]), "--base", base, "--start", str(out / "checkpoint"), "--steps", "1"]
+    assert main([*more, "-o", str(tmp_path / "more")]) == 0  # its mode is that of the folder
+    assert Tuning.of(tmp_path / "more" / "checkpoint") == Tuning(window=40, rank=2)
+
+
+def test_full_contexts_have_no_slots(base):
+    with pytest.raises(InputError, match=r"slots must be \(\) for full contexts, got \(1,\)"):
+        full(base, slots=(1,))
 
 
 @pytest.mark.parametrize(

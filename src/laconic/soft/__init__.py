@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any
 from laconic.errors import MissingExtraError
 
 if TYPE_CHECKING:
+    from laconic.soft.adapter import mode_of
     from laconic.soft.base import Base
     from laconic.soft.encoder import Settings, SoftEncoder
     from laconic.soft.measure import Plan, evaluate
     from laconic.soft.memory import Memory
     from laconic.soft.reader import Reader
+    from laconic.soft.tuned import Tuned, Tuning
 
-__all__ = ["Base", "Memory", "Plan", "Reader", "Settings", "SoftEncoder", "evaluate"]
+__all__ = ["Base", "Memory", "Plan", "Reader", "Settings", "SoftEncoder", "Tuned", "Tuning", "evaluate", "mode_of"]
 _LAZY = {
     "Base": "laconic.soft.base",
     "Memory": "laconic.soft.memory",
@@ -29,7 +31,10 @@ _LAZY = {
     "Reader": "laconic.soft.reader",
     "Settings": "laconic.soft.encoder",
     "SoftEncoder": "laconic.soft.encoder",
+    "Tuned": "laconic.soft.tuned",
+    "Tuning": "laconic.soft.tuned",
     "evaluate": "laconic.soft.measure",
+    "mode_of": "laconic.soft.adapter",
 }
 _NEEDED = ("peft", "safetensors", "torch", "transformers")
 

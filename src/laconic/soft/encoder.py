@@ -8,31 +8,22 @@ embeddings are trained, in float32 whatever the base is in.
 
 from __future__ import annotations
 
-import json
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from laconic.backends import first_line
-from laconic.errors import InputError, ModelError
-from laconic.hub import sha256
-from laconic.soft.base import Base, enough_memory, fingerprint
+from laconic.errors import InputError
+from laconic.soft.adapter import Adapted, Parts, rules, settings_of
+from laconic.soft.base import Base, enough_memory
 from laconic.soft.caches import Capture
 from laconic.soft.memory import Binding, Memory, Mode
-from laconic.soft.replay import recompute
 from laconic.soft.rotary import rotate
 
-FORMAT = 1
-_CARD = "soft.json"
-_WEIGHTS = ("adapter_model.safetensors", "memory.safetensors")
-_PREFIX = "base_model.model."  # PEFT's, before the names of the base
 _TOGETHER = 4096  # tokens of one forward pass, padding included (a single text may have more)
 
 
@@ -55,10 +46,7 @@ class Settings:
         for rule, value, fine in (
             ("slots must be 1 or more", self.slots, self.slots >= 1),
             ("mode must be 'kv' or 'embedding'", self.mode, self.mode in ("kv", "embedding")),
-            ("window must be 1 token or more", self.window, self.window >= 1),
-            ("rank must be 1 or more", self.rank, self.rank >= 1),
-            ("targets must name linear maps such as q_proj", self.targets, bool(self.targets)),
-            ("dropout must be in [0, 1)", self.dropout, 0 <= self.dropout < 1),
+            *rules(self),
             ("positions must be 'official' or 'continue'", self.positions, self.positions in ("official", "continue")),
         ):
             if not fine:
@@ -67,88 +55,30 @@ class Settings:
     @classmethod
     def of(cls, folder: str | os.PathLike[str]) -> Settings:
         """Those of the encoder that `SoftEncoder.save` wrote there."""
-        return _settings(Path(folder), _card(Path(folder)))
+        return settings_of(folder, cls)
 
 
-class SoftEncoder(torch.nn.Module):
+class SoftEncoder(Adapted[Settings]):
     """A frozen base with LoRA and memory embeddings. Its tensors are those of `base`; its modules are its own.
 
     encoder = SoftEncoder.create(Base.load("laconic-lm/checkpoint"), Settings(slots=4))
     memory = encoder.encode("A long text …", slots=2)
     """
 
+    kind: ClassVar[type[Settings]] = Settings
+    files: ClassVar[tuple[str, ...]] = (*Adapted.files, "memory.safetensors")
+
     def __init__(self, base: Base, settings: Settings) -> None:
-        super().__init__()
         most = base.window - settings.slots
         if settings.window > most:
             raise InputError(f"window must be at most {most} for {base.name} and its slots, got {settings.window}")
-        self.base, self.settings = base, settings
-        self.body = _adapted(base, settings)
+        super().__init__(base, settings, _unread(base) if settings.mode == "kv" else None)
+        if settings.mode == "kv":
+            self.body.layers[-1].mlp, self.body.norm = torch.nn.Identity(), torch.nn.Identity()
         generator = torch.Generator().manual_seed(settings.seed)
         spread = float(base.table.float().std())  # N(0, 1), the paper's, is 50 times what a Llama reads
         first = torch.randn(settings.slots, base.table.shape[1], generator=generator) * spread
         self.memory = torch.nn.Parameter(first.to(base.device))
-        self.eval()
-
-    @classmethod
-    def create(cls, base: Base | str | os.PathLike[str], settings: Settings | None = None) -> SoftEncoder:
-        """A new encoder, untrained: to a reader its slots say little."""
-        return cls(_loaded(base), settings or Settings())
-
-    @classmethod
-    def load(cls, folder: str | os.PathLike[str], base: Base | str | os.PathLike[str] | None = None) -> SoftEncoder:
-        """The encoder that `save` wrote. `base`: default the one it was trained on, by the name it had then."""
-        path = Path(folder)
-        card = _card(path)
-        settings = _settings(path, card)
-        try:
-            base = _loaded(base or card["base"])
-            base.made.check(Binding(**card["made"]), f"the encoder {folder}")
-        except (KeyError, TypeError) as error:
-            raise _incomplete(path, error) from error
-        encoder = cls(base, settings)
-        encoder._take(path)
-        return encoder
-
-    def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write LoRA in PEFT's format, the memory embeddings and `soft.json`, which comes last and hashes the others.
-
-        PEFT's own `PeftModel.from_pretrained(model, folder)` reads the folder too.
-        """
-        from safetensors.torch import save_file
-
-        target = Path(folder)
-        target.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target, prefix=".new-") as scratch:
-            new = Path(scratch)
-            for name, tensors in zip(_WEIGHTS, self._weights(), strict=True):
-                save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, new / name, {"format": "pt"})
-            self.body.peft_config["default"].save_pretrained(new)
-            files = {p.name: sha256(p) for p in sorted(new.iterdir())}
-            card = {
-                "format": FORMAT,
-                "base": self.base.name,
-                "settings": asdict(self.settings),
-                "made": asdict(self.base.made),
-                "files": files,
-            }
-            (new / _CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-            for name in (*files, _CARD):
-                os.replace(new / name, target / name)
-
-    @property
-    def made(self) -> Binding:
-        """Fingerprints, with that of the trained weights as they are now."""
-        lora, memory = self._weights()
-        return replace(self.base.made, adapter=fingerprint({**lora, **memory}.items(), asdict(self.settings)))
-
-    def trained(self) -> list[torch.nn.Parameter]:
-        """What an optimiser gets: LoRA and the memory embeddings, all float32."""
-        return [p for p in self.parameters() if p.requires_grad]
-
-    def recompute(self, on: bool = True) -> None:
-        """Gradient checkpointing: less memory, the same gradients, a third more time."""
-        recompute(self.body, on)
 
     def forward(self, rows: Sequence[Sequence[int]], slots: int | None = None) -> Tensor:
         """States of the slots of each row of token ids, with gradient.
@@ -222,24 +152,8 @@ class SoftEncoder(torch.nn.Module):
             raise InputError(f"slots must be from 1 to {most}, which this encoder was made for, got {slots!r}")
         return most if slots is None else slots
 
-    def _weights(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """All that is trained, by the names it has in each file: LoRA's are PEFT's."""
-        inside = _PREFIX + self.base.model.base_model_prefix + "."
-        lora = {n: p for n, p in self.body.named_parameters() if p.requires_grad}
-        return {inside + name.replace(".default.", "."): p for name, p in lora.items()}, {"memory": self.memory}
-
-    def _take(self, folder: Path) -> None:
-        """The weights of a folder, every one of them."""
-        from safetensors.torch import load_file
-
-        lora, memory = self._weights()
-        own = {**lora, **memory}
-        found = {k: t for name in _WEIGHTS for k, t in load_file(folder / name).items()}
-        if wrong := sorted(own.keys() ^ found.keys()):
-            raise ModelError(f"{folder} has other weights than {_CARD} says ({wrong[0]}); save the encoder again")
-        with torch.no_grad():
-            for name, parameter in own.items():
-                parameter.copy_(found[name])
+    def _weights(self) -> Parts:
+        return (*super()._weights(), {"memory": self.memory})
 
 
 def padded(rows: Sequence[Sequence[int]], device: torch.device, room: int = 0) -> Tensor:
@@ -248,68 +162,12 @@ def padded(rows: Sequence[Sequence[int]], device: torch.device, room: int = 0) -
     return torch.tensor([[*row, *[0] * (size - len(row))] for row in rows], device=device)
 
 
-def _adapted(base: Base, settings: Settings) -> Any:
-    """A body over the base's tensors, with LoRA in float32 wherever it can learn.
+def _unread(base: Base) -> str:
+    """Names of maps whose LoRA would get no gradient in mode "kv": nothing reads what the last layer gives.
 
-    In mode "kv" nothing reads what the last layer gives: all but its keys and values is left without LoRA, which would
-    get no gradient, and its feed-forward part and the last norm are not run.
+    All of it but keys and values is left without LoRA; its feed-forward part and the last norm are not run.
     """
-    from peft import LoraConfig, inject_adapter_in_model
-
-    body = base.shared_body()
-    last = len(body.layers) - 1
-    dead = rf"(.*\.)?layers\.{last}\.(?!self_attn\.[kv]_proj$).*" if settings.mode == "kv" else None
-    config = LoraConfig(
-        r=settings.rank,
-        lora_alpha=settings.alpha,  # type: ignore[arg-type]
-        lora_dropout=settings.dropout,
-        target_modules=list(settings.targets),
-        exclude_modules=dead,
-        task_type="CAUSAL_LM",
-        base_model_name_or_path=base.name,
-    )
-    try:
-        with torch.random.fork_rng():
-            torch.manual_seed(settings.seed)
-            inject_adapter_in_model(config, body)
-    except ValueError as error:
-        raise InputError(f"targets {settings.targets} do not fit {base.name} ({first_line(error)})") from error
-    for parameter in body.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
-    if settings.mode == "kv":
-        body.layers[last].mlp, body.norm = torch.nn.Identity(), torch.nn.Identity()
-    return body
-
-
-def _loaded(base: Base | str | os.PathLike[str]) -> Base:
-    return base if isinstance(base, Base) else Base.load(base)
-
-
-def _card(folder: Path) -> dict[str, Any]:
-    """What soft.json says, once the files beside it are the ones it names."""
-    try:
-        card = json.loads((folder / _CARD).read_text(encoding="utf-8"))
-        files = {name: sha256(folder / name) for name in _WEIGHTS}
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder} holds no soft encoder ({first_line(error)}); pass the folder of save()") from error
-    if not isinstance(card, dict) or card.get("format") != FORMAT:
-        raise ModelError(f"{folder / _CARD} is of another format than {FORMAT}; upgrade laconic, or save it again")
-    wrong = [name for name, digest in files.items() if card.get("files", {}).get(name) != digest]
-    if wrong:
-        raise ModelError(f"{folder / wrong[0]} is not the file that {_CARD} names (SHA-256): fetch it again")
-    return card
-
-
-def _settings(folder: Path, card: dict[str, Any]) -> Settings:
-    try:
-        return Settings(**{**card["settings"], "targets": tuple(card["settings"]["targets"])})
-    except (KeyError, TypeError) as error:
-        raise _incomplete(folder, error) from error
-
-
-def _incomplete(folder: Path, error: Exception) -> ModelError:
-    return ModelError(f"{folder / _CARD} is incomplete ({first_line(error)}); save the encoder again")
+    return rf"(.*\.)?layers\.{len(base.body.layers) - 1}\.(?!self_attn\.[kv]_proj$).*"
 
 
 def _batches(order: Sequence[int], sizes: Sequence[int]) -> Iterator[list[int]]:

@@ -2,6 +2,7 @@
 
 One row an item (a context and one thing to be said of it) and way to put the context before the same frozen reader. A
 memory is also swapped for that of another context, which must lose what it gained, and read with each slot left out.
+The upper bound is a reader of full contexts that was fine-tuned as the encoders were.
 """
 
 from __future__ import annotations
@@ -21,12 +22,15 @@ from laconic.eval.kinds import rouge
 from laconic.eval.matrix import Row, Rows
 from laconic.soft import items as of
 from laconic.soft import tables
+from laconic.soft.adapter import FULL as TUNED
+from laconic.soft.adapter import mode_of
 from laconic.soft.base import Base
 from laconic.soft.encoder import SoftEncoder
 from laconic.soft.items import Item
 from laconic.soft.judge import after, nats
 from laconic.soft.reader import Reader
-from laconic.soft.ways import FULL, NONE, Before, Hard, Soft, Way, Whole
+from laconic.soft.tuned import Tuned
+from laconic.soft.ways import FULL, NONE, Before, Hard, Soft, Upper, Way, Whole
 from laconic.train.contexts import Texts
 
 LENGTHS = (96, 192, 288, 384, 480)  # 500xCompressor's
@@ -41,7 +45,7 @@ Progress = Callable[[int], object]  # called with the number of items just done
 class Plan:
     """What to measure."""
 
-    encoders: Sequence[Path]  # folders; all of one base
+    encoders: Sequence[Path]  # folders, also of `Tuned`; all of one base
     out: Path
     data: Sequence[Path] = ()  # texts, or texts with `question` and `answer`
     slots: Sequence[int] = ()  # default: all that each encoder has
@@ -86,7 +90,7 @@ def evaluate(plan: Plan, progress: Progress = lambda done: None) -> str:
     items = _items(plan, base, min(e.settings.window for e in encoders.values()))
     ways = _ways(plan, encoders, Reader(base))
     rows = Rows(plan.out / "rows.jsonl", _KEY)
-    shown = measure(ways, items, base, rows, ablate=plan.ablate, progress=progress)
+    shown = measure(ways, items, rows, ablate=plan.ablate, progress=progress)
     written = tables.markdown(shown)
     (plan.out / "tables.md").write_text(written, encoding="utf-8")
     tables.curves(shown, plan.out)
@@ -96,14 +100,13 @@ def evaluate(plan: Plan, progress: Progress = lambda done: None) -> str:
 def measure(
     ways: Sequence[Way],
     items: Sequence[Item],
-    base: Base,
     rows: Rows,
     *,
     ablate: bool = False,
     progress: Progress = lambda done: None,
 ) -> list[Row]:
     """The rows of items and ways, in order; those that are not in `rows` yet are measured and added to it."""
-    other, reader, heads = of.others(items), Reader(base), list[Row]()
+    other, heads = of.others(items), list[Row]()
     for way in ways:
         for part in ("whole", "slots") if ablate and isinstance(way, Soft) and way.slots > 1 else ("whole",):
             asked = [(item, _head(part, way, item)) for item in items if way.takes(item)]
@@ -111,7 +114,7 @@ def measure(
             progress(len(asked) - len(missing))
             for start in range(0, len(missing), _TOGETHER):
                 some = missing[start : start + _TOGETHER]
-                measured = (_whole if part == "whole" else _slots)(reader, way, [item for item, _ in some], other)
+                measured = (_whole if part == "whole" else _slots)(way, [item for item, _ in some], other)
                 rows.add({**head, **found} for (_, head), found in zip(some, measured, strict=True))
                 progress(len(some))
             heads += [head for _, head in asked]
@@ -136,27 +139,27 @@ def _head(part: str, way: Way, item: Item) -> Row:
     }
 
 
-def _whole(reader: Reader, way: Way, items: Sequence[Item], other: dict[str, list[int]]) -> Iterator[Row]:
+def _whole(way: Way, items: Sequence[Item], other: dict[str, list[int]]) -> Iterator[Row]:
     """Nats of what is to be said, also after the memories of other contexts, and what the reader says by itself."""
     with torch.no_grad():
         before = way.before(items)
-        spent = _nats(reader, before, items)
-        said = _said(reader, before, items)
+        spent = _nats(way.reader, before, items)
+        said = _said(way.reader, before, items)
         swapped = list[float]()
         if isinstance(way, Soft):
             strangers = [i._replace(ids=other[i.context], context=f"not {i.context}") for i in items]
-            swapped = _nats(reader, way.before(strangers), items)
+            swapped = _nats(way.reader, way.before(strangers), items)
     for k, (item, answer) in enumerate(zip(items, said, strict=True)):
         row: Row = {"bytes": before.bytes[k], "nats": spent[k]}
-        yield row | ({"swapped": swapped[k]} if swapped else {}) | _scores(reader.base, item, answer)
+        yield row | ({"swapped": swapped[k]} if swapped else {}) | _scores(way.reader.base, item, answer)
 
 
-def _slots(reader: Reader, way: Way, items: Sequence[Item], other: dict[str, list[int]]) -> Iterator[Row]:
+def _slots(way: Way, items: Sequence[Item], other: dict[str, list[int]]) -> Iterator[Row]:
     """Nats with each slot left out."""
     assert isinstance(way, Soft)
     with torch.no_grad():
         before = way.before(items)
-        spent = [_nats(reader, way.less(before, slot), items) for slot in range(way.slots)]
+        spent = [_nats(way.reader, way.less(before, slot), items) for slot in range(way.slots)]
     for each in zip(*spent, strict=True):
         yield {"less": list(each)}
 
@@ -200,16 +203,16 @@ def _texts(paths: Sequence[Path], field: str) -> Iterator[str]:
     return (document.text for path in paths for document in read(path, Fields(text=field)))
 
 
-def _encoders(plan: Plan) -> dict[str, SoftEncoder]:
+def _encoders(plan: Plan) -> dict[str, SoftEncoder | Tuned]:
     """By the names of their folders, over one base."""
-    found: dict[str, SoftEncoder] = {}
+    found: dict[str, SoftEncoder | Tuned] = {}
     base: Base | str | None = Base.load(plan.base, plan.device) if plan.base else None
     for path in plan.encoders:
         folder = path.resolve()
         name = folder.parent.name if folder.name == "checkpoint" else folder.name
         if name in found:
             raise InputError(f"two encoders are called {name}; rename the folder {folder}")
-        found[name] = SoftEncoder.load(folder, base)
+        found[name] = (Tuned if mode_of(folder) == TUNED else SoftEncoder).load(folder, base)
         base = found[name].base
     if not found:
         raise InputError("no encoder to measure; pass folders that SoftEncoder.save wrote")
@@ -228,10 +231,13 @@ def _items(plan: Plan, base: Base, window: int) -> list[Item]:
     return list({(item.task, item.length, item.id): item for item in found}.values())  # a text may be there twice
 
 
-def _ways(plan: Plan, encoders: dict[str, SoftEncoder], reader: Reader) -> list[Way]:
-    """None and full first; each encoder with the slots asked for that it has; hard ones with as many tokens."""
-    soft: list[Way] = []
+def _ways(plan: Plan, encoders: dict[str, SoftEncoder | Tuned], reader: Reader) -> list[Way]:
+    """None, full and tuned first; each encoder with the slots asked for that it has; hard ones with as many tokens."""
+    tuned, soft = list[Way](), list[Way]()
     for name, encoder in encoders.items():
+        if isinstance(encoder, Tuned):
+            tuned.append(Upper(name, encoder))
+            continue
         most = encoder.settings.slots
         some = [m for m in plan.slots or [most] if m <= most]
         if not some:
@@ -243,4 +249,4 @@ def _ways(plan: Plan, encoders: dict[str, SoftEncoder], reader: Reader) -> list[
         kinds = (False, True) if compressor.scorer.reads_question else (False,)
         counts = sorted({way.slots for way in soft})
         hard = [Hard(Path(plan.hard).name, compressor, reader, m, asks) for m in counts for asks in kinds]
-    return [Whole(NONE, reader), Whole(FULL, reader), *soft, *hard]
+    return [Whole(NONE, reader), Whole(FULL, reader), *tuned, *soft, *hard]

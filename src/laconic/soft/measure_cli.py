@@ -13,7 +13,11 @@ def options(sub: argparse.ArgumentParser) -> None:
     """Those of `laconic soft measure`."""
     sub.set_defaults(run=run)
     sub.add_argument(
-        "encoders", nargs="+", metavar="ENCODER", type=Path, help="folders of trained encoders of one base"
+        "encoders",
+        nargs="+",
+        metavar="ENCODER",
+        type=Path,
+        help="folders of trained encoders, and of readers of full contexts (the upper bound), of one base",
     )
     data = sub.add_argument_group("what is measured on (one of them or more)")
     data.add_argument("--data", metavar="FILE", type=Path, action="append", default=[], help="texts, or with questions")

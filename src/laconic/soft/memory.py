@@ -34,13 +34,13 @@ class Binding:
     tokenizer: str
     adapter: str  # LoRA and memory embeddings; "" for a reader, which has none
 
-    def check(self, other: Binding, what: str) -> None:
+    def check(self, other: Binding, what: str, remedy: str = _AGAIN) -> None:
         """Refuse another base, RoPE, tokenizer or, where both have one, adapter; the error names what differs."""
         mine, theirs = asdict(self), asdict(other)
         names = {"base": "base model or revision", "rope": "RoPE setting"}
         wrong = [names.get(k, k) for k, v in mine.items() if v and theirs[k] and v != theirs[k]]
         if wrong:
-            raise ModelError(f"{what} was made with another {' and another '.join(wrong)}; use that one, or {_AGAIN}")
+            raise ModelError(f"{what} was made with another {' and another '.join(wrong)}; use that one, or {remedy}")
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -30,9 +30,10 @@ class Reader:
     reader.generate([memory], "Question: Who signed it? Answer:")
     """
 
-    def __init__(self, base: Base) -> None:
+    def __init__(self, base: Base, body: Any = None) -> None:
+        """body: what reads in place of the base's own, such as one with LoRA (`Tuned.reader`)."""
         self.base = base
-        self._body = base.shared_body()
+        self._body = base.shared_body() if body is None else body
         self._head = base.model.get_output_embeddings()
 
     # Reading
@@ -124,9 +125,7 @@ class Reader:
         kv: float[B, L, 2, n_kv, P, d_h], what each row is read after. Regeneration is the rows `[BOS, *text, EOS]`
         after 1, an answer the rows `[*question, *answer, EOS]` after the question, a continuation its tokens after 1.
         """
-        learn = _learned(rows, after, self.base.device)
-        states = self._states(kv, rows)[:, :-1][learn]
-        return nats(self._head, states, padded(rows, self.base.device)[:, 1:][learn])
+        return self.spent(self.states(kv, rows, after), rows, after)
 
     def divergence(
         self, kv: Tensor, rows: Sequence[Sequence[int]], after: Sequence[int], contexts: Sequence[Sequence[int]]
@@ -135,12 +134,24 @@ class Reader:
 
         contexts: ids of what each row's memory stands for, read after the BOS; no gradient goes there.
         """
-        device = self.base.device
         whole = [[self.base.start, *context, *row] for context, row in zip(contexts, rows, strict=True)]
         places = [1 + len(context) + first for context, first in zip(contexts, after, strict=True)]
         with torch.no_grad():
-            teacher = self._states(self.nothing(len(rows)), whole)[:, :-1][_learned(whole, places, device)]
-        return divergence(self._head, self._states(kv, rows)[:, :-1][_learned(rows, after, device)], teacher)
+            teacher = self.states(self.nothing(len(rows)), whole, places)
+        return self.apart(self.states(kv, rows, after), teacher)
+
+    def states(self, kv: Tensor, rows: Sequence[Sequence[int]], after: Sequence[int]) -> Tensor:
+        """The last hidden states that the tokens of `nats` are predicted from: float[N, H], with gradient."""
+        return self._states(kv, rows)[:, :-1][_learned(rows, after, self.base.device)]
+
+    def spent(self, states: Tensor, rows: Sequence[Sequence[int]], after: Sequence[int]) -> Tensor:
+        """`nats` of states that are there already."""
+        learn = _learned(rows, after, self.base.device)
+        return nats(self._head, states, padded(rows, self.base.device)[:, 1:][learn])
+
+    def apart(self, states: Tensor, teacher: Tensor) -> Tensor:
+        """KL(teacher ‖ states) where both are `states` of the same tokens: float[N, H] twice to float32[N]."""
+        return divergence(self._head, states, teacher)
 
     # Inside
 

@@ -13,7 +13,7 @@ from laconic.eval.matrix import Row
 from laconic.eval.report import colour_of, grid, signed
 from laconic.eval.retention import bits_per, retention, retention_gap
 from laconic.eval.stats import Interval, mean, share
-from laconic.soft.ways import FULL, HARD, NONE
+from laconic.soft.ways import FULL, HARD, NONE, TUNED
 
 Cell = dict[str, Row]  # item -> row
 Cells = dict[tuple[str, int], Cell]  # by (name, slots)
@@ -106,7 +106,10 @@ def _ratio(slots: int, rows: Sequence[Row]) -> float:
 
 
 def _gains(cells: Cells, cell: Cell) -> list[str]:
-    """Retention, that of swapped memories, bits by slot and by byte; nothing for the ends of the scale."""
+    """Retention, that of swapped memories, bits by slot and by byte; nothing for the ends of the scale.
+
+    Where the full context stands before the reader there is no memory to swap, and none whose bits to count.
+    """
     first = next(iter(cell.values()))
     if first["kind"] in (NONE, FULL):
         return [""] * 4
@@ -114,6 +117,8 @@ def _gains(cells: Cells, cell: Cell) -> list[str]:
     kept = [_retention(there, there.own), ""]
     if "swapped" in first:
         kept[1] = _retention(there, [cell[k]["swapped"] for k in there.items])
+    if first["kind"] == TUNED:
+        return [*kept, "", ""]
     mine = spent(cells, cell, full=False)
     sizes = [[cell[k][name] / of for k, of in zip(mine.items, _of_context(mine), strict=True)] for name in _BITS]
     return kept + [_short(bits_per(mine.none, mine.own, size, mine.groups)) if mine.items else "" for size in sizes]

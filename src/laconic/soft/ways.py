@@ -1,4 +1,7 @@
-"""What a reader has before it: nothing, the full context, a memory of it, or what a hard method kept of it."""
+"""What a reader has before it: nothing, the full context, a memory of it, or what a hard method kept of it.
+
+All ways but one have the frozen reader; `Upper` has one that was fine-tuned on full contexts, the upper bound.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,9 @@ from laconic.soft.encoder import SoftEncoder
 from laconic.soft.items import LOOKUP, Item
 from laconic.soft.judge import without
 from laconic.soft.reader import Reader
+from laconic.soft.tuned import Tuned
 
-NONE, FULL, HARD = "none", "full", "hard"
+NONE, FULL, TUNED, HARD = "none", "full", "tuned", "hard"
 
 
 class Before(NamedTuple):
@@ -30,9 +34,10 @@ class Way(Protocol):
     """A way to put a context before a reader."""
 
     name: str  # what tables call it
-    kind: str  # NONE, FULL, HARD, or the mode of an encoder
+    kind: str  # NONE, FULL, TUNED, HARD, or the mode of an encoder
     slots: int  # or tokens in place of slots
     made: str  # a fingerprint of what makes it
+    reader: Reader
 
     def takes(self, item: Item) -> bool:
         """Is it a way for this item, and has the base the positions for it?"""
@@ -50,7 +55,7 @@ class Whole:
 
     def __init__(self, kind: str, reader: Reader) -> None:
         self.name = self.kind = kind
-        self.made, self._reader, self._base = reader.base.made.base, reader, reader.base
+        self.made, self.reader, self._base = reader.base.made.base, reader, reader.base
 
     def takes(self, item: Item) -> bool:
         """Texts that are said again stand twice before the reader."""
@@ -59,10 +64,18 @@ class Whole:
     def before(self, items: Sequence[Item]) -> Before:
         """A BOS, and the context or nothing."""
         heads = [self._head(item) for item in items]
-        return Before(self._reader.nothing(len(items)), heads, [_size(self._base, head) for head in heads])
+        return Before(self.reader.nothing(len(items)), heads, [_size(self._base, head) for head in heads])
 
     def _head(self, item: Item) -> list[int]:
-        return [self._base.start, *(item.ids if self.kind == FULL else [])]
+        return [self._base.start, *([] if self.kind == NONE else item.ids)]
+
+
+class Upper(Whole):
+    """All of the context, before a reader that was fine-tuned on full contexts."""
+
+    def __init__(self, name: str, tuned: Tuned) -> None:
+        super().__init__(TUNED, tuned.reader())
+        self.name, self.made = f"{name}, tuned", tuned.made.adapter  # a folder may be called full
 
 
 class Soft:
@@ -72,23 +85,23 @@ class Soft:
         self.name, self.slots = name, slots
         self.kind: str = encoder.settings.mode
         self.made = encoder.made.adapter
-        self._encoder, self._reader = encoder, reader
+        self._encoder, self.reader = encoder, reader
 
     def takes(self, item: Item) -> bool:
         """The encoder's window has been seen to."""
-        return self.slots + len(item.said.ids) <= self._reader.base.window
+        return self.slots + len(item.said.ids) <= self.reader.base.window
 
     def before(self, items: Sequence[Item]) -> Before:
         """The slots; a context of several items is encoded once."""
         rows = {item.context: item.ids for item in items}
         places = {context: k for k, context in enumerate(rows)}
         states = self._encoder(list(rows.values()), self.slots)
-        kv = self._reader.kv(states)[[places[item.context] for item in items]]
+        kv = self.reader.kv(states)[[places[item.context] for item in items]]
         return Before(kv, [[] for _ in items], [states[0].nbytes] * len(items))
 
     def less(self, before: Before, slot: int) -> Before:
         """The same with one slot that nobody looks at."""
-        return before._replace(kv=without(before.kv, slot, self._reader.base.frequencies))
+        return before._replace(kv=without(before.kv, slot, self.reader.base.frequencies))
 
 
 class Hard:
@@ -99,7 +112,7 @@ class Hard:
     def __init__(self, name: str, compressor: Compressor, reader: Reader, tokens: int, asks: bool) -> None:
         self.name = name + " (question)" * asks
         self.made, self.slots = reader.base.made.base, tokens
-        self._reader, self._base, self._asks = reader, reader.base, asks
+        self.reader, self._base, self._asks = reader, reader.base, asks
         self._kept: Callable[[str, str | None], list[int]] = lru_cache(maxsize=1024)(
             lambda text, question: self._base.tokens(compressor.compress(text, tokens=tokens, question=question).text)
         )
@@ -114,7 +127,7 @@ class Hard:
         """A BOS and the short text."""
         short = [self._kept(self._base.text(item.ids), self._question(item)) for item in items]
         heads = [[self._base.start, *ids] for ids in short]
-        return Before(self._reader.nothing(len(items)), heads, [_size(self._base, head) for head in heads])
+        return Before(self.reader.nothing(len(items)), heads, [_size(self._base, head) for head in heads])
 
     def _question(self, item: Item) -> str | None:
         if not self._asks:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from laconic.console import TEXTS, number, read, say, whole
 from laconic.errors import InputError
+
+if TYPE_CHECKING:
+    from laconic.soft import Settings as Encoder
+    from laconic.soft import Tuning
 
 
 def options(sub: argparse.ArgumentParser) -> None:
@@ -91,9 +95,14 @@ def _soft_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--decay", type=number, default=0.0, metavar="S", help="share of steps at the end (default: 0)")
     sub.add_argument("--checkpointing", action="store_true", help="less memory, a third more time")
     lora = sub.add_argument_group("a new encoder")
-    lora.add_argument("--mode", choices=("kv", "embedding"), default="kv", help="500xCompressor (default) or ICAE")
+    lora.add_argument(
+        "--mode",
+        choices=("kv", "embedding", "full"),
+        default="kv",
+        help="500xCompressor (default), ICAE, or no slots: a reader of full contexts, the upper bound",
+    )
     lora.add_argument("--window", type=whole, default=500, metavar="N", help="longest text in tokens (default: 500)")
-    lora.add_argument("--positions", choices=("official", "continue"), default="official", help="docs/soft.md")
+    lora.add_argument("--positions", choices=("official", "continue"), help="docs/soft.md (default: official)")
     lora.add_argument("--rank", type=whole, default=64, metavar="N", help="default: 64")
     lora.add_argument("--alpha", type=number, default=32, metavar="A", help="default: 32")
     lora.add_argument("--dropout", type=number, default=0.05, metavar="P", help="default: 0.05")
@@ -204,32 +213,41 @@ def _train_lm(args: argparse.Namespace) -> int:
 
 
 def _train_soft(args: argparse.Namespace) -> int:
-    from laconic.soft import Settings as Encoder
-    from laconic.train.soft import ALL_LINEAR, Settings, train
+    from laconic.soft import mode_of
+    from laconic.train.soft import Settings, train
 
-    slots = tuple(args.slots or [16])
-    targets = ALL_LINEAR if args.targets == "all" else tuple(args.targets.split(","))
-    encoder = (
-        Encoder.of(args.start)
-        if args.start
-        else Encoder(
-            slots=max(slots),
-            mode=args.mode,
-            window=args.window,
-            rank=args.rank,
-            alpha=args.alpha,
-            targets=targets,
-            dropout=args.dropout,
-            positions=args.positions,
-            seed=args.seed,
-        )
-    )
+    full = (mode_of(args.start) if args.start else args.mode) == "full"
+    if full and (args.slots or args.positions):
+        raise InputError("full contexts have no slots; leave out --slots and --positions")
+    slots = () if full else tuple(args.slots or [16])
+    encoder = _tuning(args) if full else _encoder(args, slots)
     names = ("steps", "batch", "lr", "warmup", "decay", "shortest", "grow", "follow", "distil", "facts", "lookup")
     given = {name: getattr(args, name) for name in (*names, "checkpointing", "seed")}
     settings = Settings(args.base, encoder, slots, **given)
     saving = {"start": args.start, "field": args.text_field, "save_every": args.save_every}
     print(train(args.data, args.dev, args.output, settings, **saving, say=say))
     return 0
+
+
+def _encoder(args: argparse.Namespace, slots: tuple[int, ...]) -> Encoder:
+    from laconic.soft import Settings
+
+    if args.start:
+        return Settings.of(args.start)
+    return Settings(slots=max(slots), mode=args.mode, positions=args.positions or "official", **_lora(args))
+
+
+def _tuning(args: argparse.Namespace) -> Tuning:
+    from laconic.soft import Tuning
+
+    return Tuning.of(args.start) if args.start else Tuning(**_lora(args))
+
+
+def _lora(args: argparse.Namespace) -> dict[str, Any]:
+    from laconic.train.soft import ALL_LINEAR
+
+    targets = ALL_LINEAR if args.targets == "all" else tuple(args.targets.split(","))
+    return {"targets": targets} | {k: getattr(args, k) for k in ("window", "rank", "alpha", "dropout", "seed")}
 
 
 def _train_policy(args: argparse.Namespace) -> int:

@@ -1,5 +1,7 @@
 """Train a soft encoder: LoRA and memory embeddings, until the frozen base reads slots in a text's place.
 
+Or its upper bound: LoRA on a reader of the full contexts, with the same draws, losses and steps.
+
 500xCompressor (arXiv 2408.03094) learns to have the text said again, then answers; ICAE (arXiv 2307.06945) also what
 comes next. `distil` adds what the same reader says with the full context before it (PISCO, arXiv 2501.16075). Texts may
 begin short and grow: regeneration of long ones alone stays on a plateau for long.
@@ -8,7 +10,7 @@ begin short and grow: regeneration of long ones alone stays on a plateau for lon
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from laconic.errors import InputError
-from laconic.soft import Base, Reader, SoftEncoder, judge
+from laconic.soft import Base, Reader, SoftEncoder, Tuned, Tuning, judge
 from laconic.soft import Settings as Encoder
 from laconic.train import tasks
-from laconic.train.contexts import Context, Draw, Texts, answers, made_facts
+from laconic.train.contexts import Context, Draw, Said, Texts, answers, made_facts
 from laconic.train.loop import Loop, Say, State, nothing
 
 _TIMES = 10  # that a run is judged …
@@ -35,8 +37,8 @@ class Settings:
     """What decides how a run goes. The defaults are 500xCompressor's, where it says what they are."""
 
     base: str  # causal language model
-    encoder: Encoder
-    slots: tuple[int, ...] = (16,)  # each step trains one of these numbers, drawn at random
+    encoder: Encoder | Tuning  # what is trained
+    slots: tuple[int, ...] = (16,)  # each step trains one of these numbers, drawn at random; (): for Tuning
     steps: int = 2000
     batch: int = 4  # contexts a step, on each process
     lr: float = 1e-4  # peak
@@ -52,9 +54,8 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        most = self.encoder.slots
         for rule, value, fine in (
-            (f"slots must be from 1 to {most}", self.slots, self.slots and all(1 <= m <= most for m in self.slots)),
+            self._slots_rule(),
             ("steps must be 1 or more", self.steps, self.steps >= 1),
             ("a batch must have 1 context or more", self.batch, self.batch >= 1),
             ("lr must be in [0, 1)", self.lr, 0 <= self.lr < 1),
@@ -71,6 +72,12 @@ class Settings:
         ):
             if not fine:
                 raise InputError(f"{rule}, got {value}")
+
+    def _slots_rule(self) -> tuple[str, object, bool]:
+        if isinstance(self.encoder, Tuning):
+            return "slots must be () for full contexts", self.slots, not self.slots
+        slots, most = self.slots, self.encoder.slots
+        return f"slots must be from 1 to {most}", slots, bool(slots) and all(1 <= m <= most for m in slots)
 
     def longest(self, step: int) -> int:
         """Tokens of the longest text at a step: int in [shortest, window]."""
@@ -90,7 +97,7 @@ def train(
     save_every: int = 200,
     say: Say = nothing,
 ) -> Path:
-    """Train and write the encoder to `out`/checkpoint (`SoftEncoder.load` reads it); returns it.
+    """Train and write the encoder to `out`/checkpoint (`SoftEncoder.load`, or `Tuned.load`, reads it); returns it.
 
     texts, dev: files of records with a text, or with a text, `question` and `answer`. start: an encoder to go on from,
     such as one trained on texts alone.
@@ -98,10 +105,13 @@ def train(
     Killed at any moment, the same call goes on after the last saved step with the same result. One process a device:
     `accelerate launch` or `torchrun` start several. `say` gets a line of progress now and then.
     """
-    return _Run(texts, dev, out, settings, start, field, save_every, say).train()
+    run = _Full if isinstance(settings.encoder, Tuning) else _Run
+    return run(texts, dev, out, settings, start, field, save_every, say).train()
 
 
 class _Run(Loop):
+    kind: Any = SoftEncoder  # of what is trained
+
     def __init__(
         self,
         texts: Sequence[Path],
@@ -124,7 +134,7 @@ class _Run(Loop):
         self.draw = Draw(self.texts, facts=s.facts, lookup=s.lookup, rows=rows, seed=s.seed)
         self.dev = self._make_dev({path.name: Texts([path], self.base.tokens, *edges, field=field) for path in dev})
         self._make_folder()
-        self.model = SoftEncoder.load(start, self.base) if start else SoftEncoder.create(self.base, s.encoder)
+        self.model = self.kind.load(start, self.base) if start else self.kind.create(self.base, s.encoder)
         if self.model.settings != s.encoder:
             raise InputError(f"{start} is of other settings ({self.model.settings}); pass those: Encoder.of(start)")
         self.model.recompute(s.checkpointing)
@@ -167,15 +177,15 @@ class _Run(Loop):
 
     def _step(self, batch: list[Context]) -> float:
         self.model.train()
-        slots = int(np.random.default_rng([self.settings.seed, self.state.step, 2]).choice(self.settings.slots))
         with self.accelerator.autocast():
-            kv = self.reader.kv(self.model([c.ids for c in batch], slots))
-            loss = self._loss(kv, batch)
+            loss = self._loss(batch)
         self._learn(loss)
         return float(loss.detach())
 
-    def _loss(self, kv: Any, batch: Sequence[Context]) -> Any:
+    def _loss(self, batch: Sequence[Context]) -> Any:
         """Mean nats of what is to be said, and the weighted mean divergence."""
+        slots = int(np.random.default_rng([self.settings.seed, self.state.step, 2]).choice(self.settings.slots))
+        kv = self.reader.kv(self.model([c.ids for c in batch], slots))
         owner = [k for k, c in enumerate(batch) for _ in c.said]
         said = [s for c in batch for s in c.said]
         rows, after = [s.ids for s in said], [s.after for s in said]
@@ -191,42 +201,51 @@ class _Run(Loop):
     def _judge(self) -> None:
         if not self.accelerator.is_main_process:
             return
-        encoder = self.accelerator.unwrap_model(self.model).eval()
-        self.state.history.append({"step": self.state.step, **self._scores(encoder)})
+        model = self.accelerator.unwrap_model(self.model).eval()
+        self.state.history.append({"step": self.state.step, **self._scores(model)})
         self._say(json.dumps(self.state.history[-1]))
-        encoder.save(self.out / "checkpoint")
+        model.save(self.out / "checkpoint")
         self._write_run()
 
-    def _scores(self, encoder: SoftEncoder) -> dict[str, float]:
-        """Of each file and task, for each number of slots: nats a token, and how much of the full context's gain."""
+    def _scores(self, model: Any) -> dict[str, float]:
+        """Of each file and task, in each way of `_ways`: nats a token, and how much of the full context's gain."""
         found = {}
         for name, contexts in self.dev.items():
-            for m in sorted(set(self.settings.slots)):
-                none, full = self._known(name, contexts)
-                nats = self._nats(contexts, lambda some, m=m: self.reader.kv(encoder([c.ids for c in some], m)))
-                found[f"nats {name} {m}"] = nats
-                found[f"retention {name} {m}"] = (none - nats) / (none - full)
+            none, full = self._known(name, contexts)
+            for label, nats in self._ways(model, contexts):
+                found[f"nats {name}{label}"] = nats
+                found[f"retention {name}{label}"] = (none - nats) / (none - full)
         return {name: round(value, 4) for name, value in found.items()}
+
+    def _ways(self, model: Any, contexts: Sequence[Context]) -> Iterator[tuple[str, float]]:
+        """With each number of slots: what the record calls it, and nats a token."""
+        for m in sorted(set(self.settings.slots)):
+            kv = lambda some, m=m: self.reader.kv(model([c.ids for c in some], m))  # noqa: E731
+            yield f" {m}", self._nats(self.reader, contexts, kv)
 
     def _known(self, name: str, contexts: Sequence[Context]) -> tuple[float, float]:
         if name not in self.known:
-            start = self.base.start
-            none, full = (
-                [c._replace(said=[judge.after(h, s) for s in c.said]) for c, h in zip(contexts, heads, strict=True)]
-                for heads in ([[start]] * len(contexts), [[start, *c.ids] for c in contexts])
-            )
-            nothing = lambda some: self.reader.nothing(len(some))  # noqa: E731
-            self.known[name] = self._nats(none, nothing), self._nats(full, nothing)
+            none = [c._replace(said=[judge.after([self.base.start], s) for s in c.said]) for c in contexts]
+            full = [c._replace(said=self._full(c)) for c in contexts]
+            self.known[name] = self._plain(self.reader, none), self._plain(self.reader, full)
         return self.known[name]
 
-    def _nats(self, contexts: Sequence[Context], kv: Any) -> float:
+    def _full(self, context: Context) -> list[Said]:
+        """What is to be said after the BOS and all of the context."""
+        return [judge.after([self.base.start, *context.ids], said) for said in context.said]
+
+    def _plain(self, reader: Reader, contexts: Sequence[Context]) -> float:
+        """Mean nats a token of what is to be said after nothing else."""
+        return self._nats(reader, contexts, lambda some: reader.nothing(len(some)))
+
+    def _nats(self, reader: Reader, contexts: Sequence[Context], kv: Any) -> float:
         """Mean nats a token of what is to be said after keys and values, float[B, …] of some contexts."""
         found = []
         with self.torch.no_grad():
             for start in range(0, len(contexts), _TOGETHER):
                 some = contexts[start : start + _TOGETHER]
                 owner = [k for k, c in enumerate(some) for _ in c.said]
-                found += judge.nats(self.reader, kv(some)[owner], [said for c in some for said in c.said])
+                found += judge.nats(reader, kv(some)[owner], [said for c in some for said in c.said])
         return float(np.concatenate(found).mean())
 
     def _weights(self) -> dict[str, Any]:
@@ -257,3 +276,43 @@ class _Run(Loop):
             "history": self.state.history,
         }
         (self.out / "run.json").write_text(json.dumps(run, indent=2) + "\n")
+
+
+class _Full(_Run):
+    """LoRA on the reader, which has the full context before it."""
+
+    kind = Tuned
+
+    def _loss(self, batch: Sequence[Context]) -> Any:
+        said = [s for c in batch for s in self._full(c)]
+        given = self.reader.nothing(len(said)), [s.ids for s in said], [s.after for s in said]
+        states = Reader(self.base, self.model).states(*given)
+        loss = self.reader.spent(states, *given[1:]).mean()
+        if self.settings.distil:
+            with self.torch.no_grad():
+                frozen = self.reader.states(*given)
+            loss = loss + self.settings.distil * self.reader.apart(states, frozen).mean()
+        return loss
+
+    def _ways(self, model: Any, contexts: Sequence[Context]) -> Iterator[tuple[str, float]]:
+        yield "", self._plain(model.reader(), [c._replace(said=self._full(c)) for c in contexts])
+
+    def _make_dev(self, files: dict[str, Texts]) -> dict[str, list[Context]]:
+        """Also finds out before the first step whether all has room."""
+        found, s = super()._make_dev(files), self.settings
+        text = [0] * s.encoder.window
+        said = [Said([0, *text, 0], 1, "again"), Said([0] * s.follow, 1, "on")]
+        plain = [Context(text, said)] if any(not (d.question and d.answer) for d in self.texts.records) else []
+        for context in [*plain, *(c for contexts in found.values() for c in contexts)]:
+            self._full(context)
+        return found
+
+    def _full(self, context: Context) -> list[Said]:
+        found = super()._full(context)
+        longest, window = max(len(said.ids) for said in found), self.base.window
+        if longest > window:
+            raise InputError(
+                f"a context and what is said of it take {longest:,} positions, {self.base.name} has {window:,}; use a "
+                "shorter window (a text that is said again stands there twice)"
+            )
+        return found
