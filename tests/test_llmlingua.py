@@ -167,9 +167,7 @@ def test_paragraphs_of_low_perplexity_go_as_a_whole():
     assert np.bincount(place[part.keep], minlength=4).tolist() == [0, 60, 0, 60]
     assert (part.scores[place % 2 == 0] <= -1).all() and (part.scores[place % 2 == 1] > -1).all()
     (_, first), (before, second) = k.scorer._model.decoder.read
-    assert (
-        len(before) == 1 and len(first) == 120 and len(second) == 60 + 120
-    )  # what was kept, then its own
+    assert len(before) == 1 and len(first) == 120 and len(second) == 60 + 120  # what was kept, then its own
 
 
 def test_half_of_the_text_needs_no_ranking():
