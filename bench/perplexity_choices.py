@@ -14,7 +14,6 @@ import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -45,17 +44,17 @@ CHOICES: dict[str, dict[str, Any]] = {
     "as shipped": {},
     "off by one": {"shift": True},
     "k 1.5": {"coarse": 1.5},
+    "k 2": {"coarse": 2.0},
     "k 3": {"coarse": 3.0},
     "mean": {"pooling": pool},
     "largest": {"pooling": largest},
     "segments of 50": {"segment": 50},
     "segments of 100": {"segment": 100},
     "δτ 0": {"spread": 0.0},
-    "δτ 0.6": {"spread": 0.6},
     "δτ 1": {"spread": 1.0},
-    "k 1.5, δτ 0.6": {"coarse": 1.5, "spread": 0.6},
-    "k 1.5, δτ 1": {"coarse": 1.5, "spread": 1.0},
     "k 1, δτ 0": {"coarse": 1.0, "spread": 0.0},
+    "k 2, δτ 0.3": {"coarse": 2.0, "spread": 0.3},
+    "k 2, δτ 1": {"coarse": 2.0, "spread": 1.0},
 }
 ONLY_ASKED = [name for name in CHOICES if "δτ" in name]  # without a question all paragraphs get the same share
 
@@ -83,7 +82,7 @@ def changed(
     shift: bool = False, coarse: float | None = None, spread: float | None = None, pooling: Any = None
 ) -> Iterator[None]:
     """While this is open, the module does it so."""
-    own, allocate = llmlingua._Prefix.surprisal, llmlingua.allocate
+    own = llmlingua._Prefix.surprisal
 
     def shifted(prefix: Any, ids: Any) -> Any:
         found = own(prefix, ids)
@@ -92,8 +91,8 @@ def changed(
     with (
         patch.object(llmlingua._Prefix, "surprisal", shifted if shift else own),
         patch.object(llmlingua, "total", pooling or llmlingua.total),
-        patch.object(llmlingua, "allocate", partial(allocate, coarse=coarse) if coarse else allocate),
         patch.object(llmlingua, "_COARSE", coarse or llmlingua._COARSE),
+        patch.object(llmlingua, "_COARSE_ASKED", coarse or llmlingua._COARSE_ASKED),
         patch.object(llmlingua, "_SPREAD", llmlingua._SPREAD if spread is None else spread),
     ):
         yield

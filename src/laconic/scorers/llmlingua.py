@@ -3,7 +3,7 @@
 From coarse to fine, for a text of which a share is to stay:
 
 1. Paragraphs (the papers' demonstrations, or documents) are ranked: by their perplexity, or with a question by how well
-   they foretell it. The best are taken until they hold `_COARSE` times the budget (LLMLingua, algorithm 1).
+   they foretell it. The best are taken until they hold k times the budget (LLMLingua, algorithm 1).
 2. These share the budget: equally, or with a question the better ones get more (LongLLMLingua, section 4.3).
 3. Segments of about `_SEGMENT` tokens are read given what was kept of those before (LLMLingua, algorithm 2). A unit has
    its surprisal, that of all its tokens; with a question, how much less surprising the question makes it
@@ -31,7 +31,7 @@ from laconic.text import Bools, Floats, Ints, Tiling, total
 
 _SEGMENT = 200  # tokens, as in the package
 _COARSE = 2.0  # k of LLMLingua
-_SPREAD = 0.3  # δτ of LongLLMLingua
+_COARSE_ASKED, _SPREAD = 1.5, 0.6  # k and δτ of LongLLMLingua, where 2 and 0.3 leave too much of what does not answer
 _DROPPED = -1.0  # the share of a paragraph that goes as a whole
 
 Shares = npt.NDArray[np.float64]
@@ -96,7 +96,7 @@ class LLMLingua:
         budget = max(0.0, target.rate * text.weight.sum() - text.weight[target.sure].sum())
         if self._chooses:
             order = self._order(text, bounds, lengths, budget, question)
-            shares = allocate(order, lengths, budget, spread=_SPREAD if question else 0.0)
+            shares = allocate(order, lengths, budget, *((_COARSE_ASKED, _SPREAD) if question else (_COARSE, 0.0)))
         else:
             order = np.arange(len(lengths))
             shares = np.full(len(lengths), min(1.0, budget / max(1, lengths.sum())))
