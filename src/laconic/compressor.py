@@ -300,11 +300,19 @@ class Job:
         text = tiling.text.rstrip()
         paragraphs = re.split(r"\n[^\S\n]*\n", text[-_CLOSING:])
         closing = paragraphs[-1].lstrip()
-        asks = _ASKS.search(closing) or _LABELLED.match(closing)
-        if len(paragraphs) == 1 or not asks or 2 * len(closing) > len(text):
+        if len(paragraphs) == 1 or not asks(closing) or 2 * len(closing) > len(text):
             return none
         first, last = tiling.unit_at([len(text) - len(closing), len(text) - 1]).tolist()
         return np.arange(first, last + 1)
+
+
+def asks(paragraph: str) -> bool:
+    """Does a paragraph ask something?
+
+    >>> asks("Who signed (and when?)"), asks("Question: name the harbour"), asks("See https://example.org/?a=b")
+    (True, True, False)
+    """
+    return bool(_ASKS.search(paragraph) or _LABELLED.match(paragraph))
 
 
 def _kept(segmentation: Segmentation, scores: Floats, keep: Bools) -> KeptPart:

@@ -21,11 +21,11 @@ class Database:
     """An SQLite file: a kill or a full disk halves no transaction, threads and processes may share it.
 
     It is made by the first use, so that a plan or a mistake leaves none. All raise InputError where the file cannot be
-    used; `role` says there what it was to be, such as "the cache of answers".
+    used; `role` says there what it was to be, such as "the cache of answers". `private`: only its owner may read it.
     """
 
-    def __init__(self, path: Path, schema: str, role: str) -> None:
-        self.path, self._schema, self._role = path, schema, role
+    def __init__(self, path: Path, schema: str, role: str, private: bool = False) -> None:
+        self.path, self._schema, self._role, self._private = path, schema, role, private
         self._lock = threading.Lock()
         self._opened: sqlite3.Connection | None = None
 
@@ -54,7 +54,7 @@ class Database:
         with self._lock:
             try:
                 if self._opened is None:
-                    self._opened = _open(self.path, self._schema)
+                    self._opened = _open(self.path, self._schema, self._private)
                 yield self._opened
             except (OSError, sqlite3.Error) as error:
                 remedy = next((r for word, r in _REMEDIES.items() if word in str(error)), "pass another path")
@@ -87,8 +87,11 @@ class Store:
         self._file.close()
 
 
-def _open(path: Path, schema: str) -> sqlite3.Connection:
+def _open(path: Path, schema: str, private: bool) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True)
+    if private:  # before SQLite writes anything; it gives its other files the same permissions
+        path.touch(mode=0o600)
+        path.chmod(0o600)
     database = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
     try:
         _share(database)
