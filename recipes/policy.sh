@@ -8,7 +8,8 @@
 # (`--reward likelihood`, which is in no paper). For the papers' rewards pass a larger model, or an endpoint:
 # `--reward-model Qwen/Qwen2.5-1.5B-Instruct --reward f1`, or `--endpoint URL --endpoint-model NAME`.
 # It starts from OUT/laconic-small/checkpoint (recipes/laconic_small.sh), or from BASE, any keep/drop classifier.
-# With this reader no run raised the reward on held-out passages (docs/log.md). More options of `laconic train policy` may follow.
+# With this reader no run raised the reward on held-out passages (docs/log.md).
+# More options of `laconic train policy` may follow.
 set -euo pipefail
 data=$1 out=$2 reader=$3
 base=${BASE:-$out/laconic-small/checkpoint}
