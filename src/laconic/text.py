@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -254,18 +255,22 @@ def pool(values: Floats, starts: Ints, ends: Ints, tiling: Tiling) -> Floats:
     `values`, `starts`, `ends`: float32[T], int64[T], int64[T], one entry a model token, code point offsets into the
     text; tokens that cover no character are ignored, a token over several units counts for each of them.
     """
-    token, unit = touching(starts, ends, tiling)
-    count = np.bincount(unit, minlength=len(tiling))
-    total = np.bincount(unit, values[token].astype(np.float64), minlength=len(tiling))
+    summed, count = _summed(values, starts, ends, tiling)
     with np.errstate(invalid="ignore"):
-        return (total / count).astype(np.float32)
+        return (summed / count).astype(np.float32)
 
 
 def total(values: Floats, starts: Ints, ends: Ints, tiling: Tiling) -> Floats:
     """The sum where `pool` has the mean: what adds up over the tokens of a unit, such as surprisal."""
-    count = np.bincount(touching(starts, ends, tiling)[1], minlength=len(tiling))
-    found: Floats = pool(values, starts, ends, tiling) * count.astype(np.float32)
-    return found
+    summed, count = _summed(values, starts, ends, tiling)
+    return np.where(count > 0, summed, np.nan).astype(np.float32)
+
+
+def _summed(values: Floats, starts: Ints, ends: Ints, tiling: Tiling) -> tuple[npt.NDArray[Any], Ints]:
+    """Of each unit, the sum of the values that touch it, and how many do."""
+    token, unit = touching(starts, ends, tiling)
+    summed = np.bincount(unit, values[token].astype(np.float64), minlength=len(tiling))
+    return summed, np.bincount(unit, minlength=len(tiling))
 
 
 def touching(starts: Ints, ends: Ints, tiling: Tiling) -> tuple[Ints, Ints]:

@@ -291,7 +291,7 @@ def _for_cpu(torch: Any, model: Any) -> Any:
 
 
 def computes_in_bfloat16(torch: Any) -> bool:
-    """Does this CPU have instructions for it? Without them it is slower than float32. (torch says so since 2.11.)"""
+    """Does this CPU have instructions for it? Without them it is slower than float32. (Older torch does not say.)"""
     known: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
 
