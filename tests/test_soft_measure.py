@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from dataclasses import replace
 from math import log
 
@@ -115,6 +116,17 @@ def test_facts_are_about_people_that_nothing_was_trained_on(base):
     assert all(base.text(i.gold).strip() in base.text(i.ids) for i in found)
     with pytest.raises(InputError, match="measure without facts"):
         list(items.of_facts(base, 20, 1))
+
+
+def test_facts_can_be_had_in_contexts_of_given_lengths(base):
+    found = list(items.of_facts_by_length(base, (150, 400), 2))
+    assert {i.length for i in found} == {150, 400} and len({i.context for i in found}) == 4
+    assert all(i.length / 2 < len(i.ids) <= i.length and base.text(i.gold).strip() in base.text(i.ids) for i in found)
+    assert max(Counter(i.context for i in found).values()) == 16
+    names = {re.search(r"(?:does|of) (\w+)", base.text(i.prompt)).group(1) for i in found}
+    assert all(held_out(name) for name in names)
+    with pytest.raises(InputError, match="more than 20 tokens"):
+        list(items.of_facts_by_length(base, (20,), 1))
 
 
 def test_another_context_is_of_the_same_task_and_length(some):
@@ -407,7 +419,15 @@ def test_an_upper_bound_alone_and_without_room_for_a_text_twice(base, some, data
 
 
 def test_plans_that_make_no_sense_are_refused(data, tmp_path):
-    for changes in ({"data": ()}, {"limit": 1}, {"slots": (0,)}, {"facts": -1}, {"follow": -1}, {"lengths": (0,)}):
+    for changes in (
+        {"data": ()},
+        {"limit": 1},
+        {"slots": (0,)},
+        {"facts": -1},
+        {"facts_lengths": (96,)},
+        {"follow": -1},
+        {"lengths": (0,)},
+    ):
         with pytest.raises(InputError):
             Plan(**{"encoders": [], "out": tmp_path, "data": [data], **changes})
 

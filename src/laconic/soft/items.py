@@ -12,7 +12,7 @@ import numpy as np
 from laconic.errors import InputError
 from laconic.soft.base import Base
 from laconic.train import tasks
-from laconic.train.contexts import Context, Said, Texts, answers, made_facts
+from laconic.train.contexts import Context, Said, Texts, answers, full_of_facts, made_facts
 
 LOOKUP = "lookup"
 FACTS = "facts"
@@ -63,6 +63,16 @@ def of_facts(base: Base, most: int, count: int) -> Iterator[Item]:
         if len(asked.context) > most:
             raise InputError(f"facts take {len(asked.context)} tokens, the encoders read {most}; measure without facts")
         yield from _items(FACTS, 0, answers(asked, base.ends[0]))
+
+
+def of_facts_by_length(base: Base, lengths: Sequence[int], count: int) -> Iterator[Item]:
+    """The same where contexts have just under so many tokens, `count` of each length, with 16 of their questions."""
+    for length in lengths:
+        for k in range(count):
+            asked = full_of_facts(base.tokens, length, np.random.default_rng([k, length, 0, 7]))
+            if asked is None:
+                raise InputError(f"facts take more than {length} tokens; pass longer ones as their lengths")
+            yield from _items(FACTS, length, answers(asked, base.ends[0]))
 
 
 def of_pairs(base: Base, most: int, count: int) -> Iterator[Item]:

@@ -51,6 +51,7 @@ class Plan:
     slots: Sequence[int] = ()  # default: all that each encoder has
     lengths: Sequence[int] = ()  # tokens that texts are cut to; default: those of LENGTHS that the encoders read
     facts: int = 0  # contexts of made-up facts
+    facts_lengths: Sequence[int] = ()  # tokens that these have; default: each as long as it is, up to what is read
     lookup: int = 0  # contexts of pairs of symbols, of each of four numbers of pairs
     follow: int = 32  # tokens after a text that are to be said, too
     limit: int | None = None  # texts of each file and length
@@ -66,6 +67,7 @@ class Plan:
             ("slots must be 1 or more", self.slots, all(m >= 1 for m in self.slots)),
             ("lengths must be 1 token or more", self.lengths, all(n >= 1 for n in self.lengths)),
             ("facts must be 0 or more", self.facts, self.facts >= 0),
+            ("lengths of facts need a number of facts", self.facts, self.facts or not self.facts_lengths),
             ("lookup must be 0 or more", self.lookup, self.lookup >= 0),
             ("follow must be 0 tokens or more", self.follow, self.follow >= 0),
             ("limit must be 2 or more", self.limit, self.limit is None or self.limit >= 2),
@@ -221,13 +223,17 @@ def _encoders(plan: Plan) -> dict[str, SoftEncoder | Tuned]:
 
 def _items(plan: Plan, base: Base, window: int) -> list[Item]:
     lengths = plan.lengths or [n for n in LENGTHS if n <= window] or [window]
-    if max(lengths) > window:
-        raise InputError(f"lengths must be at most {window}, which all encoders were trained on, got {max(lengths)}")
+    if (longest := max([*lengths, *plan.facts_lengths])) > window:
+        raise InputError(f"lengths must be at most {window}, which all encoders were trained on, got {longest}")
     found: list[Item] = []
     for path in plan.data:
         texts = Texts([path], base.tokens, base.start, base.ends[0], field=plan.field)
         found += of.of_texts(path.name, texts, lengths, window, plan.follow, plan.limit)
-    found += [*of.of_facts(base, window, plan.facts), *of.of_pairs(base, window, plan.lookup)]
+    if plan.facts_lengths:
+        found += of.of_facts_by_length(base, plan.facts_lengths, plan.facts)
+    else:
+        found += of.of_facts(base, window, plan.facts)
+    found += of.of_pairs(base, window, plan.lookup)
     return list({(item.task, item.length, item.id): item for item in found}.values())  # a text may be there twice
 
 

@@ -22,6 +22,9 @@ def options(sub: argparse.ArgumentParser) -> None:
     data = sub.add_argument_group("what is measured on (one of them or more)")
     data.add_argument("--data", metavar="FILE", type=Path, action="append", default=[], help="texts, or with questions")
     data.add_argument("--facts", type=int, default=0, metavar="N", help="contexts of made-up facts, fresh names")
+    data.add_argument(
+        "--facts-lengths", type=_numbers, default=(), metavar="N,N…", help="tokens of them (default: up to the window)"
+    )
     data.add_argument("--lookup", type=int, default=0, metavar="N", help="contexts of 4, 8, 12 and 16 pairs, N of each")
     data.add_argument(
         "--trained", metavar="FILE", type=Path, action="append", default=[], help="refuse what is in them"
@@ -49,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
         slots=tuple(args.slots),
         lengths=args.lengths,
         facts=args.facts,
+        facts_lengths=args.facts_lengths,
         lookup=args.lookup,
         follow=args.follow,
         limit=args.limit,

@@ -21,7 +21,9 @@ from laconic.train import tasks
 from laconic.train.tasks import Asked, Encode, Told
 
 Goal = Literal["again", "on", "answer"]
-_PEOPLE = (2, 8)  # of whom a context tells two facts each; or one, of whom it tells all
+_PEOPLE = (2, 8)  # of whom a context tells two facts each, more in long ones; or as few as one, of whom it tells all
+_LINE, _LIFE = 20, 65  # tokens that two facts about somebody take, or all six, at least
+_ASKED = 16  # facts that a context is asked for, at most
 _PAIRS = (4, 16)
 
 
@@ -106,16 +108,32 @@ class Draw:
 
 
 def made_facts(encode: Encode, most: int, random: np.random.Generator, *, fresh: bool = False) -> Asked:
-    """Two facts about each of several people, or all six about one, in at most so many tokens if two people fit."""
+    """Two facts about each of several people, or all six about few, in at most so many tokens if two people fit."""
     if random.random() < 0.5:
-        asked = tasks.facts(1, 6, random, fresh=fresh).asked(encode)
+        for people in range(int(random.integers(1, max(1, most // _LIFE), endpoint=True)), 0, -1):
+            asked = _told(encode, people, 6, random, fresh)
+            if len(asked.context) <= most:
+                return asked
+    fewest, longest = _PEOPLE
+    for people in range(int(random.integers(fewest, max(longest, most // _LINE), endpoint=True)), fewest, -1):
+        asked = _told(encode, people, 2, random, fresh)
         if len(asked.context) <= most:
             return asked
-    for people in range(int(random.integers(*_PEOPLE, endpoint=True)), _PEOPLE[0], -1):
-        asked = tasks.facts(people, 2, random, fresh=fresh).asked(encode)
+    return _told(encode, fewest, 2, random, fresh)
+
+
+def full_of_facts(encode: Encode, most: int, random: np.random.Generator) -> Asked | None:
+    """Two facts about each of as many people as so many tokens have room for, fresh names; None if not for two."""
+    for people in range(most // _LINE + 1, _PEOPLE[0] - 1, -1):
+        asked = _told(encode, people, 2, random, fresh=True)
         if len(asked.context) <= most:
             return asked
-    return tasks.facts(_PEOPLE[0], 2, random, fresh=fresh).asked(encode)
+    return None
+
+
+def _told(encode: Encode, people: int, kinds: int, random: np.random.Generator, fresh: bool) -> Asked:
+    asked = tasks.facts(people, kinds, random, fresh=fresh).asked(encode)
+    return asked._replace(questions=asked.questions[:_ASKED])
 
 
 def answers(asked: Asked, end: int) -> Context:
