@@ -385,3 +385,24 @@ def test_it_learns_to_give_a_text_back(base, mode):
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.7 * losses[0], losses[::8]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("mode", MODES)
+def test_the_gpu_encodes_and_reads_what_the_cpu_does(tmp_path, mode):
+    folder, found = softs.build(tmp_path / "base"), {}
+    encoder_of(Base.load(folder, "cpu"), mode).save(tmp_path / "encoder")
+    for device in ("cpu", "cuda"):
+        encoder = SoftEncoder.load(tmp_path / "encoder", Base.load(folder, device))
+        memory = encoder.encode(softs.TEXT)
+        nats = Reader(encoder.base).nll(memory, softs.OTHER)
+        found[device] = memory.state.cpu(), torch.as_tensor(nats), gradients_on(encoder)
+    torch.testing.assert_close(found["cuda"], found["cpu"], atol=1e-3, rtol=1e-3)
+
+
+def gradients_on(encoder):
+    """Those of saying a text again, on the CPU."""
+    base, ids = encoder.base, encoder.base.tokens(softs.TEXT)
+    kv = Reader(base).kv(encoder([ids], 4))
+    Reader(base).nats(kv, [[base.start, *ids, base.ends[0]]], [1]).mean().backward()
+    return {name: p.cpu() for name, p in gradients(encoder).items()}
