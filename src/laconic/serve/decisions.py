@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from laconic.errors import InputError
+from laconic.hub import cache_folder
 from laconic.store import Database
 
 SHORTEST = 8  # characters of an id
@@ -30,6 +31,11 @@ CREATE TABLE IF NOT EXISTS texts (
 );
 CREATE TABLE IF NOT EXISTS turns (key TEXT PRIMARY KEY, parts TEXT NOT NULL, created REAL NOT NULL);
 """
+
+
+def default_store() -> Path:
+    """The file of decisions of whoever names none."""
+    return cache_folder() / "decisions.sqlite"
 
 
 @dataclass(frozen=True)
