@@ -1,4 +1,4 @@
-"""What the proxy saves on recorded agents, net of what a prefix cache makes free anyway: `laconic replay`, file by file.
+"""What the proxy saves on recorded agents, net of what a prefix cache makes free: `laconic replay`, file by file.
 
     python bench/replay_agents.py ../shared/data/agents [--limit 6] [--method llmlingua2] [--model laconic-small]
 

@@ -108,9 +108,7 @@ def _net(saving: Saving, price: float | None) -> str:
     """The honest number, and what it leaves open."""
     before, net = saving.plain.cost, saving.net
     money = "" if price is None else f" ({before * net * price / _MILLION:,.2f} of {before * price / _MILLION:,.2f})"
-    fate = (
-        f"saved {net:.1%} of what" if net > 0 else f"cost {-net:.1%} more than" if net < 0 else "saved nothing of what"
-    )
+    fate = f"cost {-net:.1%} more than" if net < 0 else f"saved {net:.1%} of what"
     broken = f"{saving.broken:,} requests" if saving.broken else "no request"
     return (
         f"Net of the prefix cache laconic would have {fate} the input cost{money}; {broken} had less in the cache than "
