@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
+from pathlib import Path
 
 import httpx
 import httpx2
@@ -15,6 +17,7 @@ import pytest
 from clients_upstream import Upstream
 from laconic.errors import InputError
 from laconic.integrations.openai import wrap
+from laconic.integrations.restore import TOOL_OPENAI
 from laconic.serve.decisions import Decisions
 from laconic.serve.rules import Rules
 from serving import Fickle, calls, entries, long, says, tool, user
@@ -233,3 +236,15 @@ def test_what_is_no_client_is_told(wrong):
 def test_a_client_is_wrapped_once(client):
     with pytest.raises(InputError, match="wrapped already"):
         wrap(client)
+
+
+def test_the_page_runs(upstream, tmp_path, monkeypatch):
+    monkeypatch.setenv("LACONIC_CACHE", str(tmp_path))
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    monkeypatch.setenv("OPENAI_BASE_URL", f"{upstream.url}/v1")
+    page = (Path(__file__).parents[1] / "docs" / "clients.md").read_text(encoding="utf-8")
+    names = {}
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(block, names)
+        names["client"].close()
+    assert [json.loads(body).get("tools") for body in upstream.bodies] == [None, [TOOL_OPENAI]]
