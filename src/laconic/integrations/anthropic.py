@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from laconic.serve.rules import Rules
 
 _Client = TypeVar("_Client", Anthropic, AsyncAnthropic)
-_PATHS = {"/messages": "messages"}
 
 
 def wrap(
@@ -35,4 +34,4 @@ def wrap(
 
         client = wrap(Anthropic(), on_report=lambda report: print(report.saved, "tokens saved"))
     """
-    return wrapped(client, (Anthropic, AsyncAnthropic), _PATHS, Options(rules, compressor, store, on_report))
+    return wrapped(client, (Anthropic, AsyncAnthropic), ("messages",), Options(rules, compressor, store, on_report))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import laconic
 from laconic.errors import InputError
 from laconic.serve.decisions import Decisions, default_store
-from laconic.serve.rewrite import Rewriter
+from laconic.serve.rewrite import Rewriter, protocol_of
 from laconic.serve.rules import HEADER, Rules
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _lock = threading.Lock()
 Client = TypeVar("Client")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Options:
     """What `wrap` was given."""
 
@@ -41,22 +41,22 @@ class Options:
     on_report: Callable[[Report], object] | None = None
 
 
-def wrapped(client: Client, kinds: tuple[type, type], paths: Mapping[str, str], options: Options) -> Client:
-    """A copy of a client of one of these kinds whose requests to these paths (its end → protocol) are compressed."""
+def wrapped(client: Client, kinds: tuple[type, type], protocols: tuple[str, ...], options: Options) -> Client:
+    """A copy of a client of one of these kinds whose requests of these protocols are compressed."""
     if not isinstance(client, kinds):
         names = " or ".join(f"{kind.__module__}.{kind.__name__}" for kind in kinds)
         raise InputError(f"wrap takes a client, {names}, got {type(client).__name__}; pass the client that you made")
     inner = client._client  # type: ignore[attr-defined]
     if isinstance(inner, (_Sync, _Async)):
         raise InputError("this client is wrapped already; wrap the one that you made, once")
-    return client.copy(http_client=_between(inner, _Rewriting(paths, options)))  # type: ignore[attr-defined, no-any-return]
+    return client.copy(http_client=_between(inner, _Rewriting(protocols, options)))  # type: ignore[attr-defined, no-any-return]
 
 
 @dataclass
 class _Rewriting:
     """Requests of an HTTP library in, requests to send out."""
 
-    paths: Mapping[str, str]
+    protocols: tuple[str, ...]
     options: Options
 
     def __post_init__(self) -> None:
@@ -65,8 +65,8 @@ class _Rewriting:
 
     def protocol(self, request: Any) -> str:
         """A key of `READERS`; empty for what is sent as it is."""
-        fits = (protocol for path, protocol in self.paths.items() if request.url.path.endswith(path))
-        return next(fits, "") if request.method == "POST" else ""
+        found = protocol_of(request.url.path) if request.method == "POST" else ""
+        return found if found in self.protocols else ""
 
     def rewrite(self, protocol: str, request: Any) -> tuple[Any, Report]:
         """The request to send in place of one whose body was read, without the headers that are for us."""

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from laconic.serve.rules import Rules
 
 _Client = TypeVar("_Client", OpenAI, AsyncOpenAI)
-_PATHS = {"/chat/completions": "chat", "/responses": "responses"}
 
 
 def wrap(
@@ -35,4 +34,4 @@ def wrap(
 
         client = wrap(OpenAI(), on_report=lambda report: print(report.saved, "tokens saved"))
     """
-    return wrapped(client, (OpenAI, AsyncOpenAI), _PATHS, Options(rules, compressor, store, on_report))
+    return wrapped(client, (OpenAI, AsyncOpenAI), ("chat", "responses"), Options(rules, compressor, store, on_report))

@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from laconic.errors import InputError
-from laconic.serve.rewrite import READERS
+from laconic.serve.parts import blocks
+from laconic.serve.rewrite import READERS, protocol_of
 
-PATHS = {"/chat/completions": "chat", "/responses": "responses", "/messages": "messages"}  # ends of them
 _KINDS = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 _ANTHROPIC = {"tool_use", "tool_result", "document", "search_result", "thinking", "redacted_thinking"}  # blocks
-_OURS = ("system", "developer", "tool", "function")  # roles that only OpenAI's messages have
+_OPENAI = ("system", "developer", "tool", "function")  # roles
 
 
 @dataclass(frozen=True)
@@ -138,22 +138,20 @@ def _model(entry: Any) -> bool:
 def _told(said: dict[str, Any]) -> str:
     """The protocol of a record that says it, or has a path; empty if it does not."""
     if "protocol" in said:
-        if said["protocol"] not in READERS:
+        if str(said["protocol"]) not in READERS:
             raise InputError(f"protocol must be one of {', '.join(READERS)}, got {said['protocol']!r}")
         return str(said["protocol"])
-    path = str(said.get("path", "")).split("?")[0]
-    return next((protocol for end, protocol in PATHS.items() if path.endswith(end)), "")
+    return protocol_of(str(said.get("path", "")).split("?")[0])
 
 
 def _shape(body: Mapping[str, Any]) -> str:
     """The protocol that a request looks like."""
     if "input" in body:
         return "responses"
-    entries = [entry for entry in body["messages"] if isinstance(entry, dict)]
-    blocks = [block for entry in entries if isinstance(entry.get("content"), list) for block in entry["content"]]
-    tools = [tool for tool in body.get("tools") or () if isinstance(tool, dict)]
-    if any(entry.get("role") in _OURS or "tool_calls" in entry for entry in entries):
+    entries = [entry for _, entry in blocks(body["messages"])]
+    if any(entry.get("role") in _OPENAI or "tool_calls" in entry for entry in entries):
         return "chat"
-    anthropic = "system" in body or any("input_schema" in tool for tool in tools)
-    anthropic = anthropic or any(isinstance(block, dict) and block.get("type") in _ANTHROPIC for block in blocks)
-    return "messages" if anthropic or (blocks and "max_tokens" in body) else "chat"
+    kinds = [block.get("type") for entry in entries for _, block in blocks(entry.get("content"))]
+    schemas = any("input_schema" in tool for _, tool in blocks(body.get("tools")))
+    anthropic = "system" in body or schemas or any(str(kind) in _ANTHROPIC for kind in kinds)
+    return "messages" if anthropic or (kinds and "max_tokens" in body) else "chat"

@@ -46,10 +46,11 @@ if TYPE_CHECKING:
 MARKER = '[words left out by laconic, the source is intact: laconic_restore(id="{}") gives it whole]'
 MARKED = 12  # characters of an id in a marker
 READERS: dict[str, Callable[[Mapping[str, Any]], Request | None]] = {
-    "chat": openai.chat,  # /v1/chat/completions
-    "responses": openai.responses,  # /v1/responses
-    "messages": anthropic.messages,  # /v1/messages
+    "chat": openai.chat,
+    "responses": openai.responses,
+    "messages": anthropic.messages,
 }
+_PATHS = {"/chat/completions": "chat", "/responses": "responses", "/messages": "messages"}  # ends of them
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,15 @@ class Rewriter:
         if rules.bypass:
             return Rewritten(body, Report(whole="bypass", notes=notes))
         return Rewritten(replaced(body, new) if new else body, Report(tuple(parts), notes=notes))
+
+
+def protocol_of(path: str) -> str:
+    """The key of READERS for the path of a URL, behind whatever prefix; empty if it is none of ours.
+
+    >>> protocol_of("/openai/v1/responses"), protocol_of("/v1/messages/count_tokens")
+    ('responses', '')
+    """
+    return next((protocol for end, protocol in _PATHS.items() if path.endswith(end)), "")
 
 
 def _signed(headers: Mapping[str, str]) -> bool:
