@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from laconic.errors import InputError
-from laconic.hub import cache_folder
 from laconic.store import Database
 
 SHORTEST = 8  # characters of an id
@@ -35,6 +34,8 @@ CREATE TABLE IF NOT EXISTS turns (key TEXT PRIMARY KEY, parts TEXT NOT NULL, cre
 
 def default_store() -> Path:
     """The file of decisions of whoever names none."""
+    from laconic.hub import cache_folder
+
     return cache_folder() / "decisions.sqlite"
 
 

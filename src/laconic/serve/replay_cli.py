@@ -34,7 +34,9 @@ def options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--protocol", choices=_PROTOCOLS, default="", help=told)
     sub.add_argument("--expand", action="store_true", help="a record is a conversation: a request for each model call")
     sub.add_argument("--limit", type=whole, metavar="N", help="so many records of each file (default: all)")
-    sub.add_argument("--config", metavar="FILE", type=Path, help="TOML with [rules]; over it LACONIC_RATE, … (docs)")
+    sub.add_argument(
+        "--config", metavar="FILE", type=Path, help="TOML with [rules]; over it the environment: docs/serve.md"
+    )
     sub.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME|DIR", help=f"default: {DEFAULT_MODEL}")
     cache = sub.add_argument_group("prices of the provider's cache, of a token at full price")
     cache.add_argument("--cache-read", type=number, default=0.1, metavar="F", help="default: 0.1")

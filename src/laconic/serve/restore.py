@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from laconic.console import write
 from laconic.errors import InputError
-from laconic.serve.decisions import Decisions, default_store
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -21,6 +20,8 @@ def original(identity: str, store: Path | str | None = None) -> str:
 
     InputError where there is no such part, or no such file: looking for one makes none.
     """
+    from laconic.serve.decisions import Decisions, default_store
+
     path = Path(store or default_store())
     if not path.exists():
         raise InputError(f"there is no store of decisions {path}; pass the one that the part was compressed with")
