@@ -35,7 +35,7 @@ def options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--expand", action="store_true", help="a record is a conversation: a request for each model call")
     sub.add_argument("--limit", type=whole, metavar="N", help="so many records of each file (default: all)")
     sub.add_argument(
-        "--config", metavar="FILE", type=Path, help="TOML with [rules]; over it the environment: docs/serve.md"
+        "--config", metavar="FILE", type=Path, help="TOML with [rules]: docs/serve.md (default: environment)"
     )
     sub.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME|DIR", help=f"default: {DEFAULT_MODEL}")
     cache = sub.add_argument_group("prices of the provider's cache, of a token at full price")
