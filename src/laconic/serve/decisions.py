@@ -32,6 +32,13 @@ CREATE TABLE IF NOT EXISTS turns (key TEXT PRIMARY KEY, parts TEXT NOT NULL, cre
 """
 
 
+def default_store() -> Path:
+    """The file of decisions of whoever names none."""
+    from laconic.hub import cache_folder
+
+    return cache_folder() / "decisions.sqlite"
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What became of a text."""

@@ -33,6 +33,7 @@ WHOLE = {  # of a request that is forwarded as it came
     "encoding": "it is not UTF-8",
     "malformed": "it is not JSON",
     "foreign": "it is not a request of this protocol",
+    "signed": "a signature covers its bytes",
     "store": "the store cannot be used",
 }
 

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 from laconic.budget import DEFAULT_RATE
 from laconic.compressor import asks
 from laconic.errors import InputError
+from laconic.segment.jsons import is_json
 from laconic.serve import anthropic, openai
 from laconic.serve.decisions import Decisions, Outcome, Verdict, text_key
 from laconic.serve.literals import UnreadableError, parsed, replaced
@@ -42,11 +43,14 @@ from laconic.serve.rules import Rules
 if TYPE_CHECKING:
     from laconic.compressor import Compressor
 
+MARKER = '[words left out by laconic, the source is intact: laconic_restore(id="{}") gives it whole]'
+MARKED = 12  # characters of an id in a marker
 READERS: dict[str, Callable[[Mapping[str, Any]], Request | None]] = {
-    "chat": openai.chat,  # /v1/chat/completions
-    "responses": openai.responses,  # /v1/responses
-    "messages": anthropic.messages,  # /v1/messages
+    "chat": openai.chat,
+    "responses": openai.responses,
+    "messages": anthropic.messages,
 }
+_PATHS = {"/chat/completions": "chat", "/responses": "responses", "/messages": "messages"}  # ends of them
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,8 @@ class Rewriter:
         if protocol not in READERS:
             raise InputError(f"protocol must be one of {', '.join(READERS)}, got {protocol!r}")
         rules, notes = self.rules.for_request(headers)
+        if _signed(headers):
+            return Rewritten(body, Report(whole="signed", notes=notes))
         try:
             request = _read(protocol, body, rules.largest)
             parts, new = _Job(self.compressor, self.decisions, rules, fresh, request).run()
@@ -95,6 +101,20 @@ class Rewriter:
         if rules.bypass:
             return Rewritten(body, Report(whole="bypass", notes=notes))
         return Rewritten(replaced(body, new) if new else body, Report(tuple(parts), notes=notes))
+
+
+def protocol_of(path: str) -> str:
+    """The key of READERS for the path of a URL, behind whatever prefix; empty if it is none of ours.
+
+    >>> protocol_of("/openai/v1/responses"), protocol_of("/v1/messages/count_tokens")
+    ('responses', '')
+    """
+    return next((protocol for end, protocol in _PATHS.items() if path.endswith(end)), "")
+
+
+def _signed(headers: Mapping[str, str]) -> bool:
+    """Does the client sign the bytes of the body, as AWS wants it?"""
+    return any(name.lower() == "authorization" and text.startswith("AWS4-") for name, text in headers.items())
 
 
 def _read(protocol: str, body: bytes, largest: int) -> Request:
@@ -183,14 +203,25 @@ class _Job:
             budget = {"tokens": max(1, rules.tokens * size // total)}
         made_by = [compressor.scorer.name, compressor.scorer.model, compressor.structure, compressor.counter.name]
         question = None if part.kind == "tool" else self.question  # a tool answers its call, not the user
-        key = text_key([*made_by, budget, rules.protect, rules.gain], question, part.text)
+        settings = [*made_by, budget, rules.protect, rules.gain, *(["marker"] if rules.marker else [])]
+        key = text_key(settings, question, part.text)
         if key not in self.verdicts and not self.decisions.verdicts([key]):
             try:
-                c = compressor.compress(part.text, question=question, protect=rules.protect, **budget)
+                text, after = self._short(part.text, key, question, budget)
             except Exception:  # of a model, a runtime, a bug of ours: the request must go through
                 return Outcome(size, "failed")
-            self.verdicts[key] = _judged(key, part.text, size, c.text, c.tokens_after, rules.gain)
+            self.verdicts[key] = _judged(key, part.text, size, text, after, rules.gain)
         return Outcome(size, text=key)
+
+    def _short(self, text: str, key: str, question: str | None, budget: dict[str, Any]) -> tuple[str, int]:
+        """The text that may take a part's place, and its tokens; the marker's count, too."""
+        marker = f"\n{MARKER.format(key[:MARKED])}" if self.rules.marker and not is_json(text) else ""
+        if marker and "tokens" in budget:
+            budget = {"tokens": max(1, budget["tokens"] - self.compressor.counter(marker))}
+        c = self.compressor.compress(text, question=question, protect=self.rules.protect, **budget)
+        if not marker or not c.text.strip():
+            return c.text, c.tokens_after
+        return c.text + marker, self.compressor.counter(c.text + marker)
 
 
 def _judged(key: str, original: str, before: int, text: str, after: int, gain: float) -> Verdict:

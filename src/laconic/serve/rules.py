@@ -40,6 +40,7 @@ class Rules:
     skip_tools: tuple[str, ...] = ("laconic_*",)  # patterns of tools whose results are left alone
     tags: tuple[str, ...] = ("laconic-keep",)  # a part with <laconic-keep> in it is left alone
     protect: tuple[str, ...] = ()  # regular expressions: what matches stays
+    marker: bool = False  # each compressed part ends with a line that says so and how to get the whole text
     bypass: bool = False  # compress nothing
     largest: int = 32 << 20  # bytes of a request body
 
@@ -152,13 +153,14 @@ _READERS: dict[str, Callable[[str, str], Any]] = {
     "gain": _number,
     "question": _switch,
     "protect": lambda name, text: (text,) if text else (),  # one expression, which may hold commas
+    "marker": _switch,
     "bypass": _switch,
     "largest": _whole,
 }
 
 
 def _check(name: str, value: Any) -> None:
-    if name in ("question", "bypass"):
+    if name in ("question", "marker", "bypass"):
         _require(isinstance(value, bool), name, "true or false", value)
     elif name in ("floor", "largest"):
         _require(isinstance(value, int) and not isinstance(value, bool) and value >= 0, name, "0 or more", value)
