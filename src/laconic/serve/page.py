@@ -1,0 +1,55 @@
+"""The playground page and the routes of what it needs: its files, the plain API, the description of the API."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from hashlib import sha256
+from importlib import resources
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from laconic.serve.api import Api, Service
+from laconic.serve.openapi import description
+
+_FILES = {  # path -> (file in static/, media type)
+    "/": ("index.html", "text/html"),
+    "/page.css": ("page.css", "text/css"),
+    "/page.js": ("page.js", "text/javascript"),
+}
+_HEADERS = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' data:; form-action 'none'; frame-ancestors 'none'; base-uri 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-cache",  # asked for each time, and sent only when it has changed
+}
+
+
+def routes(service: Service) -> list[Route]:
+    """`/` and its files, `/openapi.json`, `/v1/compress`."""
+    files = [Route(path, _file(name, media), methods=["GET"]) for path, (name, media) in _FILES.items()]
+    api = Api(service)
+    return [
+        *files,
+        Route("/openapi.json", _openapi, methods=["GET"]),
+        Route("/v1/compress", api.compress, methods=["POST"]),
+    ]
+
+
+async def _openapi(request: Request) -> Response:
+    return JSONResponse(description())
+
+
+def _file(name: str, media: str) -> Callable[[Request], Awaitable[Response]]:
+    """An endpoint for a file of the package, read once."""
+    content = (resources.files("laconic.serve") / "static" / name).read_bytes()
+    headers = {**_HEADERS, "etag": f'"{sha256(content).hexdigest()[:16]}"'}
+
+    async def endpoint(request: Request) -> Response:
+        if request.headers.get("if-none-match") == headers["etag"]:
+            return Response(status_code=304, headers=headers)
+        return Response(content, media_type=media, headers=headers)
+
+    return endpoint
