@@ -13,11 +13,8 @@ from starlette.routing import Route
 from laconic.serve.api import Api, Service
 from laconic.serve.openapi import description
 
-_FILES = {  # path -> (file in static/, media type)
-    "/": ("index.html", "text/html"),
-    "/page.css": ("page.css", "text/css"),
-    "/page.js": ("page.js", "text/javascript"),
-}
+_STATIC = resources.files("laconic.serve") / "static"
+_MEDIA = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 _HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self' data:; form-action 'none'; frame-ancestors 'none'; base-uri 'none'",
@@ -29,10 +26,11 @@ _HEADERS = {
 
 def routes(service: Service) -> list[Route]:
     """`/` and its files, `/openapi.json`, `/v1/compress`."""
-    files = [Route(path, _file(name, media), methods=["GET"]) for path, (name, media) in _FILES.items()]
+    names = sorted(file.name for file in _STATIC.iterdir())
     api = Api(service)
     return [
-        *files,
+        Route("/", _file("index.html"), methods=["GET"]),
+        *(Route(f"/{name}", _file(name), methods=["GET"]) for name in names if name != "index.html"),
         Route("/openapi.json", _openapi, methods=["GET"]),
         Route("/v1/compress", api.compress, methods=["POST"]),
     ]
@@ -42,9 +40,10 @@ async def _openapi(request: Request) -> Response:
     return JSONResponse(description())
 
 
-def _file(name: str, media: str) -> Callable[[Request], Awaitable[Response]]:
+def _file(name: str) -> Callable[[Request], Awaitable[Response]]:
     """An endpoint for a file of the package, read once."""
-    content = (resources.files("laconic.serve") / "static" / name).read_bytes()
+    content = (_STATIC / name).read_bytes()
+    media = _MEDIA[name.rpartition(".")[2]]
     headers = {**_HEADERS, "etag": f'"{sha256(content).hexdigest()[:16]}"'}
 
     async def endpoint(request: Request) -> Response:
