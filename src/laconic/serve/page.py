@@ -25,12 +25,12 @@ _HEADERS = {
 
 
 def routes(service: Service) -> list[Route]:
-    """`/` and its files, `/openapi.json`, `/v1/compress`."""
+    """`/` and its files under `/page/`, `/openapi.json`, `/v1/compress`."""
     names = sorted(file.name for file in _STATIC.iterdir())
     api = Api(service)
     return [
         Route("/", _file("index.html"), methods=["GET"]),
-        *(Route(f"/{name}", _file(name), methods=["GET"]) for name in names if name != "index.html"),
+        *(Route(f"/page/{name}", _file(name), methods=["GET"]) for name in names if name != "index.html"),
         Route("/openapi.json", _openapi, methods=["GET"]),
         Route("/v1/compress", api.compress, methods=["POST"]),
     ]
@@ -47,7 +47,7 @@ def _file(name: str) -> Callable[[Request], Awaitable[Response]]:
     headers = {**_HEADERS, "etag": f'"{sha256(content).hexdigest()[:16]}"'}
 
     async def endpoint(request: Request) -> Response:
-        if request.headers.get("if-none-match") == headers["etag"]:
+        if headers["etag"] in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
         return Response(content, media_type=media, headers=headers)
 

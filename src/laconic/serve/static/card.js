@@ -3,10 +3,11 @@
 import { Refusal, ask } from "./api.js";
 import { draw, kept, note } from "./heat.js";
 
+const BLIND = ["tfidf", "stopwords", "lead", "random"]; // methods that read no questions
 const RETRIES = 5; // when the server is busy
 const count = new Intl.NumberFormat("en");
 const dollars = (value) =>
-  new Intl.NumberFormat("en", { style: "currency", currency: "USD", maximumFractionDigits: value < 1 ? 4 : 2 }).format(value);
+  new Intl.NumberFormat("en", { style: "currency", currency: "USD", maximumFractionDigits: value < 0.1 ? 4 : 2 }).format(value);
 
 let made = 0;
 
@@ -38,7 +39,7 @@ export class Card {
     const { signal } = (this.flight = new AbortController());
     this.node.setAttribute("aria-busy", "true");
     try {
-      this.answer = await this.patiently({ ...asked.fields, ...this.chosen(), scores: true }, signal);
+      this.answer = await this.patiently(this.body(), signal);
       this.show();
     } catch (error) {
       if (signal.aborted) return;
@@ -64,9 +65,11 @@ export class Card {
     this.node.setAttribute("aria-busy", "false");
   }
 
-  chosen() {
+  body() {
     const [method, model] = this.method.value.split(" ");
-    return { ...(method && { method }), ...(model && { model }) };
+    const body = { ...this.asked.fields, ...(method && { method }), ...(model && { model }), scores: true };
+    if (BLIND.includes(method)) delete body.question;
+    return body;
   }
 
   get name() {
@@ -120,8 +123,9 @@ export class Card {
     );
     this.find(".bar span").style.inlineSize = `${100 * rate}%`;
     const by = [model || method, model && method !== "llmlingua2" ? `(${method})` : "", `in ${seconds.toFixed(2)} s,`];
+    const blind = this.asked.fields.question && BLIND.includes(method) ? " It reads no question." : "";
     const over = met ? "" : " What must stay exceeds the budget.";
-    this.find(".how").textContent = `${by.filter(Boolean).join(" ")} counted in ${counter}.${over}`;
+    this.find(".how").textContent = `${by.filter(Boolean).join(" ")} counted in ${counter}.${blind}${over}`;
   }
 
   showMap() {
@@ -142,6 +146,7 @@ export class Card {
       for (const part of own) {
         const node = document.createElement("div");
         const text = part.path.reduce((value, step) => value[step], messages);
+        node.classList.toggle("code", /^(tool|function)$/.test(message.role) || part.path.length > 4); // a tool's answer
         if (this.hooks.plain()) node.append(kept(text, part.spans));
         else draw(node, text, part.spans, part.units, part.fixed);
         map.append(node);
@@ -158,9 +163,9 @@ export class Card {
   async copy() {
     const button = this.find(".copy");
     const done = await copied(this.result());
-    button.textContent = done ? "Copied" : "Not allowed: select and copy";
+    button.textContent = done ? "Copied" : "Not allowed";
     this.hooks.told(button.textContent);
-    setTimeout(() => (button.textContent = "Copy result"), 2000);
+    setTimeout(() => (button.textContent = "Copy"), 2000);
   }
 }
 
@@ -186,7 +191,7 @@ function heading(role, parts) {
   const left = open.reduce((sum, part) => sum + size(part.spans), 0);
   const told = document.createElement("span");
   told.className = "hint";
-  told.textContent = !parts.length ? "no text" : all === left ? "as it was" : `${Math.round((100 * left) / all)} % of the letters`;
+  told.textContent = !parts.length ? "no text" : all === left ? "as it was" : `keeps ${Math.round((100 * left) / all)} % of its characters`;
   node.append(" ", told);
   return node;
 }

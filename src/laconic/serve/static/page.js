@@ -9,7 +9,7 @@ const LARGEST = 2 << 20; // bytes; the server takes no more
 const PAUSE = 250; // milliseconds without a key stroke
 const PRICE = "laconic-price";
 const MOST_CARDS = 4;
-const OTHERS = ["llmlingua2 laconic-nano", "bm25", "tfidf", "stopwords", "lead", "random"]; // to compare with
+const OTHERS = ["bm25", "tfidf", "llmlingua2 laconic-nano", "stopwords"]; // to compare with
 const $ = (id) => document.getElementById(id);
 
 const cards = [];
@@ -52,7 +52,9 @@ function run() {
   const sent = $("trouble").hidden ? all : null;
   describe(all);
   $("legend").classList.toggle("off", !sent || $("plain").checked);
-  return Promise.all(cards.map((card) => card.run(sent)));
+  return Promise.all(cards.map((card) => card.run(sent))).then(() => {
+    $("tokens").max = cards[0].answer?.tokens_before || $("tokens").max;
+  });
 }
 
 function soon() {
@@ -62,6 +64,7 @@ function soon() {
 
 function describe(all) {
   const length = $("text").value.length;
+  $("clear").hidden = !length;
   $("size").textContent = length ? `${count.format(length)} characters` : "";
   $("chat").hidden = !all?.fields.messages;
   if (all?.fields.messages) {
@@ -79,9 +82,11 @@ function trouble(words) {
 function fill({ text, question, rate }) {
   $("text").value = text;
   $("question").value = question;
-  $("by-rate").checked = true;
-  $("rate").value = $("rate-number").value = rate;
-  showBudget();
+  if (rate) {
+    $("by-rate").checked = true;
+    $("rate").value = $("rate-number").value = rate;
+    showBudget();
+  }
   return run();
 }
 
@@ -129,6 +134,7 @@ function arrange() {
 
 function compare() {
   const used = cards.map((card) => card.method.value);
+  if (!$("question").value.trim()) used.push("bm25"); // it has nothing to go by
   const card = add(OTHERS.find((method) => !used.includes(method)));
   card.method.focus();
   return card.run(asked());
@@ -142,7 +148,6 @@ function pair(range, number) {
     soon();
   });
   number.addEventListener("input", () => {
-    if (!number.checkValidity() || !number.value) return;
     range.value = number.value;
     soon();
   });
@@ -157,7 +162,6 @@ function showBudget() {
 function switchBudget() {
   const answer = cards[0].answer;
   if ($("by-tokens").checked && answer) {
-    $("tokens").max = Math.max(1, answer.tokens_before);
     $("tokens").value = $("tokens-number").value = Math.max(1, answer.tokens_after);
   }
   showBudget();
@@ -215,7 +219,7 @@ function start() {
   $("example").addEventListener("click", () => fill(TEXT));
   $("chat-example").addEventListener("click", () => fill(CHAT));
   $("clear").addEventListener("click", () => {
-    fill({ text: "", question: "", rate: $("rate").value });
+    fill({ text: "", question: "" });
     $("text").focus();
   });
   $("file").addEventListener("change", () => {
