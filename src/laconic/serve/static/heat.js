@@ -8,12 +8,10 @@ export function draw(into, text, spans, units, fixed) {
   const at = positions(text);
   const shown = text.length > LONGEST ? LONGEST : text.length;
   const level = fixed ? () => 0 : levels(spans, units);
-  let before = true; // was what stands before kept?
   for (const run of runs(spans, units, level)) {
     const piece = text.slice(at(run.start), Math.min(at(run.end), shown));
-    const blank = run.kept && before ? "" : /^\s*/.exec(piece)[0];
+    const blank = /^\s*/.exec(piece)[0];
     into.append(blank, styled(piece.slice(blank.length), run));
-    before = run.kept;
     if (at(run.end) >= shown) break;
   }
   if (shown < text.length) into.append(note(`The first ${shown.toLocaleString("en")} characters are shown; a copy has all.`));

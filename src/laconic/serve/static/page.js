@@ -51,7 +51,6 @@ function run() {
   trouble(all && new Blob([JSON.stringify(all.fields)]).size > LARGEST ? `That is more than ${count.format(LARGEST)} bytes. Send less at a time.` : "");
   const sent = $("trouble").hidden ? all : null;
   describe(all);
-  $("legend").classList.toggle("off", !sent || $("plain").checked);
   return Promise.all(cards.map((card) => card.run(sent))).then(() => {
     $("tokens").max = cards[0].answer?.tokens_before || $("tokens").max;
   });
@@ -205,7 +204,7 @@ function start() {
   for (const id of ["by-rate", "by-tokens"]) $(id).addEventListener("change", switchBudget);
   for (const id of ["marked", "plain"]) {
     $(id).addEventListener("change", () => {
-      $("legend").classList.toggle("off", $("plain").checked || !cards[0].answer);
+      $("legend").classList.toggle("off", $("plain").checked);
       cards.forEach((card) => card.showMap());
     });
   }
