@@ -138,7 +138,7 @@ class Compression:
         return f"{line}, {name}, {self.seconds:.2f} s{unmet}"
 
     def to_dict(self) -> dict[str, Any]:
-        """The object `laconic compress --format json` prints; of messages those, and the spans of each of their texts."""
+        """The object `laconic compress --format json` prints; of messages those, and what was kept of each text."""
         if self.prompt.messages is None:
             return {"text": self.text, "spans": [list(s) for s in self.spans], **self._numbers()}
         parts = [

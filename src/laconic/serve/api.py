@@ -1,4 +1,4 @@
-"""The plain API: `POST /v1/compress` takes a text, chat messages or documents, and answers with what was kept of them."""
+"""The plain API: `POST /v1/compress` takes a text, chat messages or documents, answers with what was kept."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def _answer(default: Compressor, fields: dict[str, Any]) -> bytes:
         if "documents" in fields:
             result: Compression = compressor.compress_documents(fields["documents"], **options)
         else:
-            result = compressor.compress(fields.get("text", fields.get("messages")), **options)
+            result = compressor.compress(fields["text"] if "text" in fields else fields["messages"], **options)
     except TimeoutError:
         raise InputError(f"protect took over {_PATIENCE:g} s on this text; pass simpler expressions") from None
     answer = result.to_dict()

@@ -92,9 +92,7 @@ _ENTRY = {
 _ERROR = {
     "type": "object",
     "required": ["error"],
-    "properties": {
-        "error": {"type": "object", "required": ["message"], "properties": {"message": {"type": "string"}}}
-    },
+    "properties": {"error": {"type": "object", "required": ["message"], "properties": {"message": {"type": "string"}}}},
 }
 _LEDGER = {
     "type": "object",

@@ -74,7 +74,7 @@ function runs(spans, units, level) {
 // Scores of methods are not alike; their ranks among what was kept are.
 function levels(spans, units) {
   const scores = keptScores(spans, units).sort((a, b) => a - b);
-  const edges = [1, 2, 3].map((k) => scores[Math.floor((k * scores.length) / LEVELS)]);
+  const edges = [1, 2, 3].map((k) => scores[Math.ceil((k * scores.length) / LEVELS) - 1]);
   return (score) => (score === null ? 1 : 1 + edges.filter((edge) => score > edge).length);
 }
 
