@@ -513,7 +513,7 @@ def test_no_other_host_is_asked_and_the_policy_holds(visit, server):
 @pytest.mark.skipif(not PICTURES, reason="set LACONIC_SCREENSHOTS=docs/images to write the pictures")
 @pytest.mark.parametrize(
     ("name", "width", "height", "scheme"),
-    [("light", 1280, 1060, "light"), ("dark", 1280, 1160, "dark"), ("phone", 360, 1560, "light")],
+    [("light", 1280, 1130, "light"), ("dark", 1280, 1500, "dark"), ("phone", 360, 1560, "light")],
 )
 def test_pictures_for_the_documentation(visit, server, name, width, height, scheme):
     server.ledger = entries()

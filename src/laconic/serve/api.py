@@ -69,7 +69,7 @@ class Api:
     async def compress(self, request: Request) -> Response:
         """`POST /v1/compress`."""
         try:
-            wanted = _checked(await _body(request))
+            wanted = await anyio.to_thread.run_sync(_checked, await _body(request))
             if self.limiter.statistics().tasks_waiting >= _WAITING:
                 raise RefusedError(503, f"{_WAITING} compressions are waiting; try again in a few seconds")
             async with self.limiter:

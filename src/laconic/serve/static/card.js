@@ -133,6 +133,7 @@ export class Card {
     const map = this.find(".map");
     const { text, messages } = this.asked.fields;
     map.replaceChildren();
+    map.classList.remove("prose");
     if (messages) this.showMessages(map, messages);
     else if (this.hooks.plain()) map.append(this.result() || note("Nothing is left."));
     else draw(map, text, this.answer.spans, this.answer.units, false);

@@ -1,12 +1,13 @@
 // A text as a heat map: kept words marked, the stronger the more they were wanted; dropped ones struck through.
 
-const LONGEST = 100_000; // characters drawn; all are copied
+const LONGEST = 50_000; // characters drawn; all are copied
 const LEVELS = 4;
 
 // Draws one text. `spans` and `units` are the server's, in code points; `fixed`: it was not to change.
 export function draw(into, text, spans, units, fixed) {
   const at = positions(text);
   const shown = text.length > LONGEST ? LONGEST : text.length;
+  into.classList.toggle("prose", !/[ \t]{2}|[\r\n][ \t]|^\s/.test(text));
   const level = fixed ? () => 0 : levels(spans, units);
   for (const run of runs(spans, units, level)) {
     const piece = text.slice(at(run.start), Math.min(at(run.end), shown));
