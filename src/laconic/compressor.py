@@ -185,7 +185,8 @@ def _compiled(protect: Collection[Pattern]) -> tuple[re.Pattern[str], ...]:
     if isinstance(protect, (str, re.Pattern)):
         raise InputError(f"protect takes a list of regular expressions; write protect=[{protect!r}]")
     try:
-        patterns = tuple(re.compile(p) for p in protect)
+        # what is compiled already may be of another engine, such as one with a time limit
+        patterns: tuple[Any, ...] = tuple(p if hasattr(p, "finditer") else re.compile(p) for p in protect)
     except (re.error, TypeError) as error:
         raise InputError(f"protect takes regular expressions, got {protect!r}: {error}") from None
     if any(isinstance(p.pattern, bytes) for p in patterns):

@@ -138,8 +138,14 @@ class Compression:
         return f"{line}, {name}, {self.seconds:.2f} s{unmet}"
 
     def to_dict(self) -> dict[str, Any]:
-        """The object `laconic compress --format json` prints."""
-        return {"text": self.text, "spans": [list(s) for s in self.spans], **self._numbers()}
+        """The object `laconic compress --format json` prints; of messages those, and what was kept of each text."""
+        if self.prompt.messages is None:
+            return {"text": self.text, "spans": [list(s) for s in self.spans], **self._numbers()}
+        parts = [
+            {"path": list(part.path), "fixed": part.fixed, "spans": [list(s) for s in kept.spans]}
+            for part, kept in zip(self.prompt.parts, self.parts, strict=True)
+        ]
+        return {"messages": self.messages, "parts": parts, **self._numbers()}
 
     def _numbers(self) -> dict[str, Any]:
         keys = ("tokens_before", "tokens_after", "rate", "met", "method", "model", "counter", "seconds")
