@@ -54,10 +54,6 @@ class Tuned(Adapted[Tuning]):
             raise InputError(f"window must be at most {most} for {base.name}, got {settings.window}")
         super().__init__(base, settings)
 
-    def forward(self, **given: Any) -> Any:
-        """The body's own outputs, with gradient to LoRA: what a `Reader` calls, on one device or several."""
-        return self.body(**given)
-
     def reader(self) -> Reader:
         """A reader with LoRA as it is now, in training or not. It reads texts; memories are for the frozen one."""
         return Reader(self.base, self.body)

@@ -94,6 +94,7 @@ def _soft_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--warmup", type=whole, default=300, metavar="N", help="steps (default: 300)")
     sub.add_argument("--decay", type=number, default=0.0, metavar="S", help="share of steps at the end (default: 0)")
     sub.add_argument("--checkpointing", action="store_true", help="less memory, a third more time")
+    sub.add_argument("--shard", action="store_true", help="split the base over the processes; docs/train.md")
     lora = sub.add_argument_group("a new encoder")
     lora.add_argument(
         "--mode",
@@ -214,6 +215,7 @@ def _train_lm(args: argparse.Namespace) -> int:
 
 def _train_soft(args: argparse.Namespace) -> int:
     from laconic.soft import mode_of
+    from laconic.train.loop import first_process
     from laconic.train.soft import Settings, train
 
     full = (mode_of(args.start) if args.start else args.mode) == "full"
@@ -222,10 +224,12 @@ def _train_soft(args: argparse.Namespace) -> int:
     slots = () if full else tuple(args.slots or [16])
     encoder = _tuning(args) if full else _encoder(args, slots)
     names = ("steps", "batch", "lr", "warmup", "decay", "shortest", "grow", "follow", "distil", "facts", "lookup")
-    given = {name: getattr(args, name) for name in (*names, "checkpointing", "seed")}
+    given = {name: getattr(args, name) for name in (*names, "checkpointing", "shard", "seed")}
     settings = Settings(args.base, encoder, slots, **given)
     saving = {"start": args.start, "field": args.text_field, "save_every": args.save_every}
-    print(train(args.data, args.dev, args.output, settings, **saving, say=say))
+    checkpoint = train(args.data, args.dev, args.output, settings, **saving, say=say)
+    if first_process():
+        print(checkpoint)
     return 0
 
 

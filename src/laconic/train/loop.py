@@ -136,10 +136,14 @@ class Loop:
     def _learn(self, loss: Any) -> None:
         """One step of the optimizer, with gradients clipped to a norm of 1."""
         self.optimizer.zero_grad()
-        self.accelerator.backward(loss)
+        self._backward(loss)
         self.accelerator.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.schedule.step()
+
+    def _backward(self, loss: Any) -> None:
+        """Gradients of the mean loss of all processes."""
+        self.accelerator.backward(loss)
 
     def _of_all(self, value: Any) -> list[Any]:
         """The values of all processes, in order."""
