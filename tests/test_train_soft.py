@@ -156,6 +156,17 @@ def test_it_goes_on_from_an_encoder(base, files, tmp_path):
     assert SoftEncoder.load(first).made.adapter == SoftEncoder.load(second).made.adapter
 
 
+def test_the_encoder_to_go_on_from_says_what_it_is(base, files, tmp_path, capsys):
+    first = train([files["plain"]], [files["dev"]], tmp_path / "a", settings(base))
+    args = ["train", "soft", str(files["plain"]), "--base", base, "--start", str(first), "--slots", "4", "--steps", "1"]
+    args += ["-o", str(tmp_path / "b")]
+    for option, value in (("--rank", "8"), ("--mode", "embedding"), ("--targets", "all"), ("--positions", "continue")):
+        assert main([*args, option, value]) == 2
+        assert f"leave out {option}" in capsys.readouterr().err
+    assert main([*args, "--rank", "4", "--window", "48", "--targets", "q_proj,v_proj,k_proj"]) == 0
+    assert Encoder.of(tmp_path / "b" / "checkpoint") == Encoder.of(first)
+
+
 # Full contexts
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from laconic.errors import InputError
 from laconic.soft.adapter import Adapted, rules, settings_of

@@ -66,6 +66,10 @@ class Loop:
         self.torch, self.out, self.settings, self.save_every, self.say = torch, out, settings, save_every, say
         cpu = not torch.cuda.is_available()
         self.accelerator = accelerate.Accelerator(mixed_precision="bf16", cpu=cpu)
+        if (kind := self.accelerator.distributed_type.value) in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
+            raise InputError(
+                f"accelerate is set up for {kind}; leave that out (a soft encoder's base is split by --shard)"
+            )
         torch.manual_seed(settings.seed)
 
     def train(self) -> Path:
