@@ -10,7 +10,6 @@ a sharded base that a process had whole at a time on the way forward.
 
 from __future__ import annotations
 
-import gc
 import json
 import sys
 from pathlib import Path
@@ -19,6 +18,7 @@ import pytest
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
+import softs
 from laconic.cli import main
 from laconic.soft.base import Base
 from laconic.train import shard, soft
@@ -54,7 +54,7 @@ class Watched:
     def step(self, run: soft._Run, batch: list) -> float:
         self.units = getattr(run.whole, "units", ())
         if run.state.step == run.steps - 1:
-            self.seen["bytes"] = alive()
+            self.seen["bytes"] = softs.alive()
         self.seen["losses"].append(self.real[0](run, batch))
         return self.seen["losses"][-1]
 
@@ -76,14 +76,6 @@ def with_ddp(run: soft._Run) -> None:
 
 def split(tensor: torch.Tensor) -> bool:
     return hasattr(tensor, "_local_tensor")
-
-
-def alive() -> int:
-    """Bytes of the storages of all tensors."""
-    gc.collect()
-    tensors = [t for t in gc.get_objects() if issubclass(type(t), torch.Tensor)]
-    storages = [(t._local_tensor if split(t) else t).untyped_storage() for t in tensors]
-    return sum({s.data_ptr(): s.nbytes() for s in storages}.values())
 
 
 if __name__ == "__main__":
