@@ -39,9 +39,9 @@ class _Unit(torch.nn.Module):
         self.number, self.layers = number, torch.nn.ModuleList(layers)
 
     def forward(self, function: Callable[..., Tensor], *args: Any, **kwargs: Any) -> tuple[Tensor, list[Tensor]]:
-        """What the layer gives, and what a cache took: gradients that come that way must find the weights, too."""
+        """What a layer gives, and what a cache took of it: gradients may come either way, and FSDP looks at results."""
         states = function(*args, **kwargs)
-        return states, [cache.taken(self.number) for cache in kwargs.values() if isinstance(cache, Capture)]
+        return states, [cache.taken(self.number) for cache in (*args, *kwargs.values()) if isinstance(cache, Capture)]
 
     def take_over(self) -> None:
         """Calls of the layers are from now on calls of the unit."""
@@ -76,7 +76,7 @@ def shard(base: Base, model: Adapted[Any], device: torch.device) -> Whole:
         fully_shard(unit, mesh=mesh, ignored_params=trained)
         unit.take_over()
     whole = Whole(units)
-    fully_shard(whole, mesh=mesh, ignored_params=trained)
+    fully_shard(whole, mesh=mesh)
     return whole
 
 

@@ -166,7 +166,7 @@ class _Run(Loop):
         return Base.load(self.settings.base, "cpu", as_saved=device.type != "cpu")  # a GPU may have no room for all
 
     def _backward(self, loss: Any) -> None:
-        """Also averages them: accelerate's own DDP gives an encoder's states in float32, which fits not every base."""
+        """Also averages them: accelerate's DDP makes an encoder's states float32, which a bfloat16 base cannot read."""
         super()._backward(loss)
         trained = self.model.trained()
         means = self.accelerator.reduce([p.grad for p in trained], "mean")
