@@ -8,6 +8,9 @@
 # the same with question and answer (250,000). Each process holds the whole base in bfloat16 (16 GB), LoRA, memory
 # embeddings and AdamW in float32 (0.4 GB), and with --checkpointing about 10 GB of activations. Not run: it takes GPUs.
 #
+# A base that one GPU has no room for (Llama-3-70B: 141 GB): add --shard to run(). With 8 GPUs each then holds 17 GB of its
+# layers and 4 GB of embeddings and head, and of LoRA and AdamW 2 GB: arithmetic, not run either.
+#
 # Theirs: LoRA of rank 64 and alpha 32 on q_proj and v_proj, dropout 0.05, AdamW, 300 steps of warm-up, then constant at 1e-4
 # (texts, 3 epochs) and 5e-5 (questions, 10 epochs), 4 contexts a process and step. Those are the defaults. Ours: memory
 # embeddings begin as wide as the base's own, not at N(0, 1); padding is not learnt; one encoder for 1, 4 and 16 slots.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -80,3 +81,11 @@ def shaken(encoder: Any, seed: int = 1) -> Any:
         for parameter in encoder.trained():
             parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
     return encoder
+
+
+def alive() -> int:
+    """Bytes of the storages of all tensors that there are; of one that is split over processes, of the part here."""
+    gc.collect()
+    tensors = [t for t in gc.get_objects() if issubclass(type(t), torch.Tensor)]
+    storages = [getattr(t, "_local_tensor", t).untyped_storage() for t in tensors]
+    return sum({s.data_ptr(): s.nbytes() for s in storages}.values())

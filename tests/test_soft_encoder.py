@@ -129,6 +129,18 @@ def test_recomputing_changes_no_gradient(base, mode):
         assert torch.equal(plain, again) and torch.equal(plain, third), name
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_a_step_with_recomputing_leaves_nothing_behind(base, mode):
+    """A cache whose graph holds the cache is never freed, unless the way back goes through all of it."""
+    encoder, reader, sizes = encoder_of(base, mode).train(), Reader(base), []
+    for part in (encoder, reader):
+        part.recompute()
+    for _ in range(3):
+        reader.nats(reader.kv(encoder([base.tokens(softs.TEXT)])), [[base.start, 5, 6]], [1]).sum().backward()
+        sizes.append(softs.alive())
+    assert sizes[1] == sizes[2]
+
+
 def test_recomputing_keeps_less(base):
     """Bytes that autograd keeps for the way back, counted."""
 

@@ -65,7 +65,7 @@ def test_losses_and_gradients_are_those_of_pefts_own_model(any_base, tmp_path):
     tuned.save(tmp_path)
     other = peft.PeftModel.from_pretrained(copy.deepcopy(any_base.model), tmp_path, is_trainable=True)
     rows, after = rows_of(any_base)
-    reader = Reader(any_base, tuned)
+    reader = tuned.reader()
     ours, theirs = reader.nats(reader.nothing(2), rows, after), []
     for row, first in zip(rows, after, strict=True):
         logits = other(torch.tensor([row])).logits[0]
@@ -101,7 +101,7 @@ def test_lora_gets_a_gradient_everywhere_and_nothing_else_does(base, on):
     tuned = tuned_of(base)
     tuned.recompute(on)
     rows, after = rows_of(base)
-    reader = Reader(base, tuned)
+    reader = tuned.reader()
     reader.nats(reader.nothing(2), rows, after).mean().backward()
     lora = {n for n, _ in tuned.named_parameters() if "lora_" in n}
     assert len(lora) == 2 * len(ALL) * 2  # two matrices for each map of two layers, also in the last one
@@ -121,7 +121,7 @@ def test_recomputing_changes_no_gradient(base):
         tuned = tuned_of(base, dropout=0.2).train()
         tuned.recompute(on)
         torch.manual_seed(3)  # dropout comes again as it was
-        reader = Reader(base, tuned)
+        reader = tuned.reader()
         reader.nats(reader.nothing(2), rows, after).mean().backward()
         found.append([p.grad for p in tuned.trained()])
     assert all(torch.equal(one, two) for one, two in zip(*found, strict=True))
@@ -132,7 +132,7 @@ def test_a_base_in_bfloat16_is_trained_in_float32(tmp_path):
     half = replace(made, model=made.model.bfloat16())
     tuned = tuned_of(half)
     rows, after = rows_of(half)
-    reader = Reader(half, tuned)
+    reader = tuned.reader()
     reader.nats(reader.nothing(2), rows, after).mean().backward()
     assert {p.dtype for p in tuned.trained()} == {p.grad.dtype for p in tuned.trained()} == {torch.float32}
     assert all(p.grad.abs().sum() > 0 for p in tuned.trained())

@@ -129,6 +129,22 @@ def test_what_is_trained_is_read_better_and_the_base_stays(base, files, tmp_path
     assert record["best"]["nats dev.jsonl 4"] < record["full context"]["dev.jsonl"]["none"]
 
 
+def test_the_loss_is_that_of_a_reader_of_slots_and_what_the_full_context_would_have_said(base, files, tmp_path):
+    from laconic.train import soft
+
+    s = settings(base, distil=0.5, follow=4, facts=0.5, slots=(3,))
+    run = soft._Run([files["plain"]], [], tmp_path, s, None, "text", 200, lambda line: None)
+    softs.shaken(run.model)
+    batch = run._batch(0)
+    owner = [k for k, c in enumerate(batch) for _ in c.said]
+    rows, after = ([getattr(said, name) for c in batch for said in c.said] for name in ("ids", "after"))
+    with torch.no_grad():
+        found, kv = float(run._loss(batch)), run.model([c.ids for c in batch], 3)[owner]
+        apart = Reader(run.base).divergence(kv, rows, after, [batch[k].ids for k in owner]).mean()
+        expected = Reader(run.base).nats(kv, rows, after).mean() + 0.5 * apart
+    assert float(apart) > 0.01 and found == pytest.approx(float(expected), rel=1e-6)
+
+
 def test_a_killed_run_goes_on_to_the_same_weights(base, files, tmp_path):
     s = settings(base, distil=0.5, follow=4, facts=0.2, lookup=0.2, shortest=8, checkpointing=True)
     whole = train([files["plain"], files["asked"]], [files["dev"]], tmp_path / "a", s)
@@ -154,6 +170,17 @@ def test_it_goes_on_from_an_encoder(base, files, tmp_path):
     first = train([files["plain"]], [files["dev"]], tmp_path / "a", settings(base))
     second = train([files["asked"]], [files["dev"]], tmp_path / "b", s, start=first)
     assert SoftEncoder.load(first).made.adapter == SoftEncoder.load(second).made.adapter
+
+
+def test_the_encoder_to_go_on_from_says_what_it_is(base, files, tmp_path, capsys):
+    first = train([files["plain"]], [files["dev"]], tmp_path / "a", settings(base))
+    args = ["train", "soft", str(files["plain"]), "--base", base, "--start", str(first), "--slots", "4", "--steps", "1"]
+    args += ["-o", str(tmp_path / "b")]
+    for option, value in (("--rank", "8"), ("--mode", "embedding"), ("--targets", "all"), ("--positions", "continue")):
+        assert main([*args, option, value]) == 2
+        assert f"leave out {option}" in capsys.readouterr().err
+    assert main([*args, "--rank", "4", "--window", "48", "--targets", "q_proj,v_proj,k_proj"]) == 0
+    assert Encoder.of(tmp_path / "b" / "checkpoint") == Encoder.of(first)
 
 
 # Full contexts

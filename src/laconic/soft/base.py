@@ -47,16 +47,17 @@ class Base:
     ends: tuple[int, ...]  # the tokens that end an answer; the first one (EOS) is learned
 
     @classmethod
-    def load(cls, name: str | os.PathLike[str], device: str | None = None) -> Base:
+    def load(cls, name: str | os.PathLike[str], device: str | None = None, *, as_saved: bool = False) -> Base:
         """The model of a folder or a Hugging Face name: float32 on the CPU, as it was saved on a GPU.
 
-        device: "cpu", "cuda" or "mps"; by default a GPU if there is one. Refused with a ModelError: sliding-window
-        layers, RoPE that depends on the length, and a model that does not read keys and values as it made them.
+        device: "cpu", "cuda" or "mps"; by default a GPU if there is one. as_saved: in that precision on the CPU, too.
+        Refused with a ModelError: sliding-window layers, RoPE that depends on the length, and a model that does not
+        read keys and values as it made them.
         """
         folder = decoder_folder(name)
         device = device or best_device(torch)
         model = read_checkpoint(folder)
-        model = (model.float() if device == "cpu" else model).to(device).requires_grad_(False)
+        model = (model.float() if device == "cpu" and not as_saved else model).to(device).requires_grad_(False)
         config = model.config.get_text_config()
         start = start_token(folder, config, model.get_input_embeddings().num_embeddings)
         ends = _numbers(config.eos_token_id) + _numbers(model.generation_config.eos_token_id)

@@ -33,9 +33,13 @@ class Capture(DynamicCache):
         self._taken.setdefault(layer_idx, taken)  # run again, a layer must do the same operations
         return key_states, value_states
 
+    def taken(self, layer: int) -> Tensor:
+        """float[B, 2, h, m, d]: of a layer that has run, keys (after RoPE) and values."""
+        return self._taken[layer]
+
     @property
     def kv(self) -> Tensor:
-        """float[B, L, 2, h, m, d]: of every layer, keys (after RoPE) and values."""
+        """float[B, L, 2, h, m, d]: of every layer."""
         return torch.stack([self._taken[layer] for layer in sorted(self._taken)], 1)
 
 

@@ -93,10 +93,11 @@ class SoftEncoder(Adapted[Settings]):
         read = self.body.get_input_embeddings()(ids)
         wide = places[..., None].expand(-1, -1, read.shape[-1])
         read = read.scatter(1, wide, self.memory[:count].to(read.dtype).expand(len(rows), -1, -1))
-        cache = Capture(places)
-        states: Tensor = self.body(inputs_embeds=read, past_key_values=cache, use_cache=True).last_hidden_state
         if self.settings.mode == "embedding":
+            states: Tensor = self.body(inputs_embeds=read, use_cache=False).last_hidden_state
             return states.gather(1, wide)
+        cache = Capture(places)
+        self.body(inputs_embeds=read, past_key_values=cache, use_cache=True)
         if self.settings.positions == "official":
             return cache.kv
         keys, values = cache.kv.unbind(2)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from laconic.errors import InputError
 from laconic.soft.adapter import Adapted, rules, settings_of
@@ -53,10 +53,6 @@ class Tuned(Adapted[Tuning]):
         if settings.window > most:
             raise InputError(f"window must be at most {most} for {base.name}, got {settings.window}")
         super().__init__(base, settings)
-
-    def forward(self, **given: Any) -> Any:
-        """The body's own outputs, with gradient to LoRA: what a `Reader` calls, on one device or several."""
-        return self.body(**given)
 
     def reader(self) -> Reader:
         """A reader with LoRA as it is now, in training or not. It reads texts; memories are for the frozen one."""

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from laconic.soft import Settings as Encoder
     from laconic.soft import Tuning
 
+_WINDOW = 500  # tokens of a new soft encoder
+
 
 def options(sub: argparse.ArgumentParser) -> None:
     """What can be trained."""
@@ -94,19 +96,19 @@ def _soft_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--warmup", type=whole, default=300, metavar="N", help="steps (default: 300)")
     sub.add_argument("--decay", type=number, default=0.0, metavar="S", help="share of steps at the end (default: 0)")
     sub.add_argument("--checkpointing", action="store_true", help="less memory, a third more time")
-    lora = sub.add_argument_group("a new encoder")
+    sub.add_argument("--shard", action="store_true", help="split the base over the processes; docs/train.md")
+    lora = sub.add_argument_group("a new encoder; with --start, what that one must be")
     lora.add_argument(
         "--mode",
         choices=("kv", "embedding", "full"),
-        default="kv",
         help="500xCompressor (default), ICAE, or no slots: a reader of full contexts, the upper bound",
     )
-    lora.add_argument("--window", type=whole, default=500, metavar="N", help="longest text in tokens (default: 500)")
+    lora.add_argument("--window", type=whole, metavar="N", help=f"longest text in tokens (default: {_WINDOW})")
     lora.add_argument("--positions", choices=("official", "continue"), help="docs/soft.md (default: official)")
-    lora.add_argument("--rank", type=whole, default=64, metavar="N", help="default: 64")
-    lora.add_argument("--alpha", type=number, default=32, metavar="A", help="default: 32")
-    lora.add_argument("--dropout", type=number, default=0.05, metavar="P", help="default: 0.05")
-    lora.add_argument("--targets", default="q_proj,v_proj", metavar="T,…", help="maps, or all (default: q_proj,v_proj)")
+    lora.add_argument("--rank", type=whole, metavar="N", help="default: 64")
+    lora.add_argument("--alpha", type=number, metavar="A", help="default: 32")
+    lora.add_argument("--dropout", type=number, metavar="P", help="default: 0.05")
+    lora.add_argument("--targets", metavar="T,…", help="maps, or all (default: q_proj,v_proj)")
     goals = sub.add_argument_group(
         "what is learnt besides saying the text again, or answering where there is a question"
     )
@@ -213,41 +215,53 @@ def _train_lm(args: argparse.Namespace) -> int:
 
 
 def _train_soft(args: argparse.Namespace) -> int:
-    from laconic.soft import mode_of
+    from laconic.soft import Settings as Encoder
+    from laconic.soft import Tuning, mode_of
+    from laconic.train.loop import first_process
     from laconic.train.soft import Settings, train
 
     full = (mode_of(args.start) if args.start else args.mode) == "full"
     if full and (args.slots or args.positions):
         raise InputError("full contexts have no slots; leave out --slots and --positions")
     slots = () if full else tuple(args.slots or [16])
-    encoder = _tuning(args) if full else _encoder(args, slots)
+    kind: Any = Tuning if full else Encoder
+    encoder = _again(args, kind.of(args.start)) if args.start else _new(args, kind, slots)
     names = ("steps", "batch", "lr", "warmup", "decay", "shortest", "grow", "follow", "distil", "facts", "lookup")
-    given = {name: getattr(args, name) for name in (*names, "checkpointing", "seed")}
+    given = {name: getattr(args, name) for name in (*names, "checkpointing", "shard", "seed")}
     settings = Settings(args.base, encoder, slots, **given)
     saving = {"start": args.start, "field": args.text_field, "save_every": args.save_every}
-    print(train(args.data, args.dev, args.output, settings, **saving, say=say))
+    checkpoint = train(args.data, args.dev, args.output, settings, **saving, say=say)
+    if first_process():
+        print(checkpoint)
     return 0
 
 
-def _encoder(args: argparse.Namespace, slots: tuple[int, ...]) -> Encoder:
-    from laconic.soft import Settings
+def _new(args: argparse.Namespace, kind: Any, slots: tuple[int, ...]) -> Encoder | Tuning:
+    """What a new encoder is, or a reader of full contexts."""
+    most = {"slots": max(slots)} if slots else {}
+    made: Encoder | Tuning = kind(**{"window": _WINDOW, "seed": args.seed, **most, **_lora(args)})
+    return made
 
-    if args.start:
-        return Settings.of(args.start)
-    return Settings(slots=max(slots), mode=args.mode, positions=args.positions or "official", **_lora(args))
 
-
-def _tuning(args: argparse.Namespace) -> Tuning:
-    from laconic.soft import Tuning
-
-    return Tuning.of(args.start) if args.start else Tuning(**_lora(args))
+def _again(args: argparse.Namespace, found: Encoder | Tuning) -> Encoder | Tuning:
+    """What an encoder to go on from is; InputError where the options say otherwise."""
+    for name, value in _lora(args).items():
+        if (there := getattr(found, name)) != value:
+            raise InputError(
+                f"--start goes on with {name} {there!r} of {args.start}, got {value!r}; leave out --{name}"
+            )
+    return found
 
 
 def _lora(args: argparse.Namespace) -> dict[str, Any]:
+    """Those of an encoder's settings that are given."""
     from laconic.train.soft import ALL_LINEAR
 
-    targets = ALL_LINEAR if args.targets == "all" else tuple(args.targets.split(","))
-    return {"targets": targets} | {k: getattr(args, k) for k in ("window", "rank", "alpha", "dropout", "seed")}
+    names = ("mode", "window", "positions", "rank", "alpha", "dropout", "targets")
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    if args.targets:
+        given["targets"] = ALL_LINEAR if args.targets == "all" else tuple(args.targets.split(","))
+    return given
 
 
 def _train_policy(args: argparse.Namespace) -> int:

@@ -66,6 +66,10 @@ class Loop:
         self.torch, self.out, self.settings, self.save_every, self.say = torch, out, settings, save_every, say
         cpu = not torch.cuda.is_available()
         self.accelerator = accelerate.Accelerator(mixed_precision="bf16", cpu=cpu)
+        if (kind := self.accelerator.distributed_type.value) in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
+            raise InputError(
+                f"accelerate is set up for {kind}; leave that out (a soft encoder's base is split by --shard)"
+            )
         torch.manual_seed(settings.seed)
 
     def train(self) -> Path:
@@ -136,10 +140,14 @@ class Loop:
     def _learn(self, loss: Any) -> None:
         """One step of the optimizer, with gradients clipped to a norm of 1."""
         self.optimizer.zero_grad()
-        self.accelerator.backward(loss)
+        self._backward(loss)
         self.accelerator.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.schedule.step()
+
+    def _backward(self, loss: Any) -> None:
+        """Gradients of the mean loss of all processes."""
+        self.accelerator.backward(loss)
 
     def _of_all(self, value: Any) -> list[Any]:
         """The values of all processes, in order."""

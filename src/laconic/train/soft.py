@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from laconic.soft import Settings as Encoder
 from laconic.train import tasks
 from laconic.train.contexts import Context, Draw, Said, Texts, answers, made_facts
 from laconic.train.loop import Loop, Say, State, nothing
+from laconic.train.shard import Whole, shard
 
 _TIMES = 10  # that a run is judged …
 _APART = 50  # … but not more often than after so many steps
@@ -51,6 +53,7 @@ class Settings:
     facts: float = 0.0  # share of contexts that are made-up facts
     lookup: float = 0.0  # share of contexts that are pairs of symbols
     checkpointing: bool = False  # less memory, a third more time
+    shard: bool = False  # the base split over the processes: less memory for each, more traffic between them
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -125,8 +128,8 @@ class _Run(Loop):
     ) -> None:
         super().__init__(out, settings, save_every, say)
         s, torch = settings, self.torch
-        self.base = Base.load(s.base, str(self.accelerator.device))
-        self.reader = Reader(self.base)
+        self.base = self._load_base()
+        self.reader = Reader(self.base, self.base.body)
         self.files = [*texts, *dev, *([start / "soft.json"] if start else [])]
         edges = self.base.start, self.base.ends[0]
         self.texts = Texts(texts, self.base.tokens, *edges, field=field)
@@ -139,6 +142,7 @@ class _Run(Loop):
             raise InputError(f"{start} is of other settings ({self.model.settings}); pass those: Encoder.of(start)")
         self.model.recompute(s.checkpointing)
         self.reader.recompute(s.checkpointing)
+        self.whole = shard(self.base, self.model, self.accelerator.device) if s.shard else Whole()
         self.optimizer = torch.optim.AdamW(self.model.trained(), lr=s.lr, weight_decay=0.0)
         falling = max(1.0, s.decay * s.steps)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -149,7 +153,25 @@ class _Run(Loop):
         every = max(_APART, s.steps // _TIMES)
         self.ends = [*range(every, s.steps, every), s.steps]
         self.known: dict[str, tuple[float, float]] = {}  # nats of each dev task without and with the full context
-        self._start()
+        self._resume()
+
+    def _load_base(self) -> Base:
+        device, processes = self.accelerator.device, self.accelerator.num_processes
+        if not self.settings.shard:
+            return Base.load(self.settings.base, str(device))
+        if processes == 1:
+            raise InputError(
+                "shard splits the base over processes, and there is 1; start more (accelerate launch), or leave it out"
+            )
+        return Base.load(self.settings.base, "cpu", as_saved=device.type != "cpu")  # a GPU may have no room for all
+
+    def _backward(self, loss: Any) -> None:
+        """Also averages them: accelerate's DDP makes an encoder's states float32, which a bfloat16 base cannot read."""
+        super()._backward(loss)
+        trained = self.model.trained()
+        means = self.accelerator.reduce([p.grad for p in trained], "mean")
+        for parameter, mean in zip(trained, means, strict=True):
+            parameter.grad = mean
 
     def _make_dev(self, files: dict[str, Texts]) -> dict[str, list[Context]]:
         """What to judge by, the same for every seed: of each file, and of each task that is trained on."""
@@ -178,49 +200,63 @@ class _Run(Loop):
     def _step(self, batch: list[Context]) -> float:
         self.model.train()
         with self.accelerator.autocast():
-            loss = self._loss(batch)
+            loss = self.whole(partial(self._loss, batch))
         self._learn(loss)
         return float(loss.detach())
 
     def _loss(self, batch: Sequence[Context]) -> Any:
-        """Mean nats of what is to be said, and the weighted mean divergence."""
+        """Mean nats of what is to be said, and the weighted mean divergence from the reader of the full context."""
+        said = [s for c in batch for s in self._said(c)]
+        rows, after = [s.ids for s in said], [s.after for s in said]
+        states = self._states(batch, rows, after)
+        loss = self.reader.spent(states, rows, after).mean()
+        if self.settings.distil:
+            loss = loss + self.settings.distil * self.reader.apart(states, self._frozen(batch)).mean()
+        return loss
+
+    def _said(self, context: Context) -> Sequence[Said]:
+        """What the reader that is trained for is to say of a context."""
+        return context.said
+
+    def _states(self, batch: Sequence[Context], rows: Any, after: Any) -> Any:
+        """The last states of the reader that is trained for: float[N, H]."""
         slots = int(np.random.default_rng([self.settings.seed, self.state.step, 2]).choice(self.settings.slots))
         kv = self.reader.kv(self.model([c.ids for c in batch], slots))
         owner = [k for k, c in enumerate(batch) for _ in c.said]
-        said = [s for c in batch for s in c.said]
-        rows, after = [s.ids for s in said], [s.after for s in said]
-        loss = self.reader.nats(kv[owner], rows, after).mean()
-        if self.settings.distil:
-            apart = self.reader.divergence(kv[owner], rows, after, [batch[k].ids for k in owner])
-            loss = loss + self.settings.distil * apart.mean()
-        return loss
+        return self.reader.states(kv[owner], rows, after)
+
+    def _frozen(self, batch: Sequence[Context]) -> Any:
+        """Those of the base after the full contexts, without gradient."""
+        said = [s for c in batch for s in self._full(c)]
+        with self.torch.no_grad():
+            return self.reader.states(self.reader.nothing(len(said)), [s.ids for s in said], [s.after for s in said])
 
     def _pace(self, seconds: float) -> str:
         return f"{seconds:.2f} s/step, texts to {self.settings.longest(self.state.step)} tokens"
 
     def _judge(self) -> None:
-        if not self.accelerator.is_main_process:
-            return
-        model = self.accelerator.unwrap_model(self.model).eval()
-        self.state.history.append({"step": self.state.step, **self._scores(model)})
+        self.model.eval()
+        scores = self.whole(self._scores)
+        self.state.history.append({"step": self.state.step, **scores})
         self._say(json.dumps(self.state.history[-1]))
-        model.save(self.out / "checkpoint")
-        self._write_run()
+        if self.accelerator.is_main_process:
+            self.model.save(self.out / "checkpoint")
+            self._write_run()
 
-    def _scores(self, model: Any) -> dict[str, float]:
+    def _scores(self) -> dict[str, float]:
         """Of each file and task, in each way of `_ways`: nats a token, and how much of the full context's gain."""
         found = {}
         for name, contexts in self.dev.items():
             none, full = self._known(name, contexts)
-            for label, nats in self._ways(model, contexts):
+            for label, nats in self._ways(contexts):
                 found[f"nats {name}{label}"] = nats
                 found[f"retention {name}{label}"] = (none - nats) / (none - full)
         return {name: round(value, 4) for name, value in found.items()}
 
-    def _ways(self, model: Any, contexts: Sequence[Context]) -> Iterator[tuple[str, float]]:
+    def _ways(self, contexts: Sequence[Context]) -> Iterator[tuple[str, float]]:
         """With each number of slots: what the record calls it, and nats a token."""
         for m in sorted(set(self.settings.slots)):
-            kv = lambda some, m=m: self.reader.kv(model([c.ids for c in some], m))  # noqa: E731
+            kv = lambda some, m=m: self.reader.kv(self.model([c.ids for c in some], m))  # noqa: E731
             yield f" {m}", self._nats(self.reader, contexts, kv)
 
     def _known(self, name: str, contexts: Sequence[Context]) -> tuple[float, float]:
@@ -250,8 +286,7 @@ class _Run(Loop):
 
     def _weights(self) -> dict[str, Any]:
         """What is trained: the base stays where it is."""
-        model = self.accelerator.unwrap_model(self.model)
-        return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+        return {name: p.detach() for name, p in self.model.named_parameters() if p.requires_grad}
 
     def _take(self, weights: dict[str, Any]) -> None:
         self.model.load_state_dict(weights, strict=False)
@@ -270,7 +305,7 @@ class _Run(Loop):
             "settings": {**asdict(s), "base": Path(s.base).name},
             "texts": len(self.texts),
             "dev": {name: len(contexts) for name, contexts in self.dev.items()},
-            "trained": sum(p.numel() for p in self.accelerator.unwrap_model(self.model).trained()),
+            "trained": sum(p.numel() for p in self.model.trained()),
             "full context": {name: dict(zip(("none", "full"), nats, strict=True)) for name, nats in self.known.items()},
             "best": self.state.history[-1],
             "history": self.state.history,
@@ -283,19 +318,14 @@ class _Full(_Run):
 
     kind = Tuned
 
-    def _loss(self, batch: Sequence[Context]) -> Any:
-        said = [s for c in batch for s in self._full(c)]
-        given = self.reader.nothing(len(said)), [s.ids for s in said], [s.after for s in said]
-        states = Reader(self.base, self.model).states(*given)
-        loss = self.reader.spent(states, *given[1:]).mean()
-        if self.settings.distil:
-            with self.torch.no_grad():
-                frozen = self.reader.states(*given)
-            loss = loss + self.settings.distil * self.reader.apart(states, frozen).mean()
-        return loss
+    def _said(self, context: Context) -> Sequence[Said]:
+        return self._full(context)
 
-    def _ways(self, model: Any, contexts: Sequence[Context]) -> Iterator[tuple[str, float]]:
-        yield "", self._plain(model.reader(), [c._replace(said=self._full(c)) for c in contexts])
+    def _states(self, batch: Sequence[Context], rows: Any, after: Any) -> Any:
+        return self.model.reader().states(self.reader.nothing(len(rows)), rows, after)
+
+    def _ways(self, contexts: Sequence[Context]) -> Iterator[tuple[str, float]]:
+        yield "", self._plain(self.model.reader(), [c._replace(said=self._full(c)) for c in contexts])
 
     def _make_dev(self, files: dict[str, Texts]) -> dict[str, list[Context]]:
         """Also finds out before the first step whether all has room."""
