@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -181,6 +182,8 @@ def test_the_encoder_to_go_on_from_says_what_it_is(base, files, tmp_path, capsys
         assert f"leave out {option}" in capsys.readouterr().err
     assert main([*args, "--rank", "4", "--window", "48", "--targets", "q_proj,v_proj,k_proj"]) == 0
     assert Encoder.of(tmp_path / "b" / "checkpoint") == Encoder.of(first)
+    assert main([*args[:-1], str(tmp_path / "c"), "--window", "60"]) == 0
+    assert Encoder.of(tmp_path / "c" / "checkpoint") == replace(Encoder.of(first), window=60)
 
 
 # Full contexts

@@ -80,10 +80,20 @@ class Adapted(torch.nn.Module, Generic[S]):
         return cls(_loaded(base), settings or cls.kind())
 
     @classmethod
-    def load(cls: type[A], folder: str | os.PathLike[str], base: Base | str | os.PathLike[str] | None = None) -> A:
-        """What `save` wrote. `base`: default the one it was trained on, by the name it had then."""
+    def load(
+        cls: type[A],
+        folder: str | os.PathLike[str],
+        base: Base | str | os.PathLike[str] | None = None,
+        window: int | None = None,
+    ) -> A:
+        """What `save` wrote. `base`: default the one it was trained on, by the name it had then.
+
+        window: the longest text in tokens, to train it on others than before; its weights do not depend on it.
+        """
         path = Path(folder)
         settings, card = settings_of(path, cls.kind), _card(path)
+        if window is not None:
+            settings = replace(settings, window=window)
         _check_files(path, card, cls.files)
         try:
             base = _loaded(base or card["base"])

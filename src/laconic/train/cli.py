@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +98,7 @@ def _soft_options(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--decay", type=number, default=0.0, metavar="S", help="share of steps at the end (default: 0)")
     sub.add_argument("--checkpointing", action="store_true", help="less memory, a third more time")
     sub.add_argument("--shard", action="store_true", help="split the base over the processes; docs/train.md")
-    lora = sub.add_argument_group("a new encoder; with --start, what that one must be")
+    lora = sub.add_argument_group("a new encoder; with --start, what that one must be (but for the window)")
     lora.add_argument(
         "--mode",
         choices=("kv", "embedding", "full"),
@@ -244,13 +245,13 @@ def _new(args: argparse.Namespace, kind: Any, slots: tuple[int, ...]) -> Encoder
 
 
 def _again(args: argparse.Namespace, found: Encoder | Tuning) -> Encoder | Tuning:
-    """What an encoder to go on from is; InputError where the options say otherwise."""
+    """What an encoder to go on from is; InputError where the options say otherwise. It may learn longer texts."""
     for name, value in _lora(args).items():
-        if (there := getattr(found, name)) != value:
+        if name != "window" and (there := getattr(found, name)) != value:
             raise InputError(
                 f"--start goes on with {name} {there!r} of {args.start}, got {value!r}; leave out --{name}"
             )
-    return found
+    return found if args.window is None else replace(found, window=args.window)
 
 
 def _lora(args: argparse.Namespace) -> dict[str, Any]:

@@ -137,7 +137,8 @@ class _Run(Loop):
         self.draw = Draw(self.texts, facts=s.facts, lookup=s.lookup, rows=rows, seed=s.seed)
         self.dev = self._make_dev({path.name: Texts([path], self.base.tokens, *edges, field=field) for path in dev})
         self._make_folder()
-        self.model = self.kind.load(start, self.base) if start else self.kind.create(self.base, s.encoder)
+        window = s.encoder.window
+        self.model = self.kind.load(start, self.base, window) if start else self.kind.create(self.base, s.encoder)
         if self.model.settings != s.encoder:
             raise InputError(f"{start} is of other settings ({self.model.settings}); pass those: Encoder.of(start)")
         self.model.recompute(s.checkpointing)
