@@ -80,8 +80,8 @@ def test_wrong_values_are_answered_with_advice(wrong, advice):
 @pytest.mark.parametrize(
     ("text", "advice"),
     [
-        ("[rules]\nflor = 3\n", "there is no rule 'flor'; did you mean floor?"),
-        ("[rules]\nxyz = 3\n", "there is no rule 'xyz'; there are parts, rate"),
+        ("[rules]\nflor = 3\n", "there is no 'flor' in [rules]; did you mean floor?"),
+        ("[rules]\nxyz = 3\n", "there is no 'xyz' in [rules]; there are parts, rate"),
         ("rules = 3\n", "begin it with [rules]"),
         ("[rules", "cannot be read as TOML"),
         ('[rules]\nparts = "tool"\n', "parts must be a list"),

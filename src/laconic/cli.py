@@ -15,6 +15,7 @@ from laconic import DEFAULT_MODEL, __version__
 from laconic.console import TEXTS, number, read, say, whole, write
 from laconic.errors import EndpointError, InputError, LaconicError
 from laconic.render import CONTROLS
+from laconic.serve import cli as serve
 from laconic.soft import cli as soft
 from laconic.train import cli as train
 
@@ -89,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     _eval_options(command("eval", _eval, "measure methods on tasks (needs the extra [eval])"))
     train.options(command("train", None, "train a model (needs the extra [train])"))
     soft.options(command("soft", None, "texts as a few slots that one model reads (needs the extra [soft])"))
+    serve.options(command("serve", None, "a proxy that compresses (needs the extra [serve])"))
     sub = command("bench", _bench, "measure the speed on this machine")
     sub.add_argument("file", nargs="?", metavar="FILE", help="text to measure on (default: generated prose)")
     sub.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME|DIR", help=f"default: {DEFAULT_MODEL}")
