@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import httpx
 
+from laconic.errors import InputError
 from laconic.serve.log import Entry, reasons
 from laconic.serve.report import Report
 from laconic.serve.rewrite import Rewritten
@@ -34,6 +35,7 @@ _HOP = {  # of one connection, not of the request (RFC 9110, 7.6.1)
 }
 _NOT_SENT = _HOP | {b"host", b"content-length", b"expect"}  # the connection to the upstream has its own
 _OURS = HEADER.encode()
+_REJECTIONS = (400, 413, 422)
 _LONGEST_NOTE = 500  # characters of a reply header
 
 
@@ -157,17 +159,30 @@ class _Exchange:
     async def _forward(self, body: bytes | AsyncStream) -> None:
         """Rewrite, send, relay."""
         if self.protocol and isinstance(body, bytes):
-            self.sending = await self.service.rewrite(self.protocol, body, self._ours())
-            body = self.sending.rewritten.body
-        elif self.protocol:
-            self.sending = Sending(Rewritten(b"", Report(whole="large")), 0.0)
-        response = await self._ask(body)
+            response = await self._ask_rewritten(body)
+        else:
+            if self.protocol:
+                self.sending = Sending(Rewritten(b"", Report(whole="large")), 0.0)
+            response = await self._ask(body)
         try:
             await self._relay(response)
         finally:
             with anyio.CancelScope(shield=True):
                 await response.aclose()
         await self.send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _ask_rewritten(self, body: bytes) -> httpx.Response:
+        """Once more with what is new left alone, if the upstream rejects the request with it compressed."""
+        self.sending = await self.service.rewrite(self.protocol, body, self._ours())
+        response = await self._ask(self.sending.rewritten.body)
+        if response.status_code in _REJECTIONS and self.sending.rewritten.undo:
+            try:
+                self.sending = await self.service.withdraw(self.sending, self.protocol, body, self._ours())
+            except InputError:  # what cannot be written down is not sent: the next turn would differ
+                return response
+            await response.aclose()
+            response = await self._ask(self.sending.rewritten.body)
+        return response
 
     def _ours(self) -> dict[str, str]:
         """The headers that are for the rules."""
