@@ -6,17 +6,22 @@ import asyncio
 import hmac
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
 from laconic.console import say
 from laconic.errors import InputError
 from laconic.serve.config import Config
 from laconic.serve.decisions import Decisions
 from laconic.serve.guard import Deadline, Guard
+from laconic.serve.ledger import Ledger
 from laconic.serve.log import Entry
+from laconic.serve.metrics import Metrics
 from laconic.serve.report import Report
 from laconic.serve.rewrite import Rewriter, Rewritten
 from laconic.serve.rules import Rules
@@ -24,6 +29,8 @@ from laconic.serve.rules import Rules
 if TYPE_CHECKING:
     from laconic.compressor import Compressor
 
+Endpoint = Callable[[Request], Awaitable[Response]]
+_LOCAL = ("127.0.0.1", "localhost", "::1")
 KEY_HEADER = "x-laconic-key"
 _GRACE = 0.5  # seconds: a compressor that heeds the deadline ends in this time, with what it has
 _PATIENCE = 1.0  # seconds that a request waits for other processes at the store
@@ -46,6 +53,7 @@ class Service:
         self.decisions = Decisions(config.store / "decisions.sqlite", _PATIENCE)
         self.guard = Guard(config.threads, config.queue)
         self.rewriter = Rewriter(compressor, rules, self.decisions, self.guard)
+        self.ledger, self.metrics = Ledger(config.store / "ledger.sqlite"), Metrics()
         self._threads = ThreadPoolExecutor(config.threads + config.queue + _QUICK, "laconic")
 
     async def rewrite(self, protocol: str, body: bytes, headers: Mapping[str, str]) -> Sending:
@@ -92,15 +100,39 @@ class Service:
         return {"status": "ok", "store": store, "compressor": "resting" if self.guard.resting else "ok"}
 
     def seen(self, entry: Entry) -> None:
-        """Log a request that has ended."""
+        """Note a request that has ended."""
         say(entry.line())
+        self.metrics.seen(entry)
+        if entry.protocol:
+            self.ledger.add(entry.row())
 
     def permits(self, *keys: bytes) -> bool:
         """Is our key among these, or is none needed?"""
         wanted = self.config.key.encode()
         return not wanted or any(hmac.compare_digest(key, wanted) for key in keys)
 
+    def guarded(self, endpoint: Endpoint) -> Endpoint:
+        """An endpoint of our own that asks for our key. Without a key, only this machine's own names may reach it: the
+        page of some other site, whose name was made to lead here, may not."""
+
+        async def checked(request: Request) -> Response:
+            keys = request.headers.getlist(KEY_HEADER)
+            keys += [text.removeprefix("Bearer ") for text in request.headers.getlist("authorization")]
+            if not self.permits(*(key.encode("latin-1") for key in keys)):
+                return refusal(401, f"this server needs its key in the header {KEY_HEADER} or as a bearer token")
+            if not self.config.key and self.config.host in _LOCAL and request.url.hostname not in _LOCAL:
+                return refusal(403, "this host name does not lead here; use http://localhost, or run with a key")
+            return await endpoint(request)
+
+        return checked
+
     def close(self) -> None:
-        """Close the store."""
+        """Close the files."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self.decisions.close()
+        self.ledger.close()
+
+
+def refusal(status: int, message: str) -> Response:
+    """An error of a route of our own."""
+    return JSONResponse({"error": {"message": f"laconic: {message}", "type": "invalid_request_error"}}, status)
