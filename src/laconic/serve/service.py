@@ -71,8 +71,11 @@ class Service:
         return Sending(Rewritten(body, Report(whole="late")), time.perf_counter() - began)
 
     async def withdraw(self, sending: Sending, protocol: str, body: bytes, headers: Mapping[str, str]) -> Sending:
-        """The request once more, with what is new in it left alone; InputError where that cannot be written down."""
-        await asyncio.to_thread(self.rewriter.withdraw, sending.rewritten)
+        """The request once more, with what is new in it left alone."""
+        try:
+            await asyncio.to_thread(self.rewriter.withdraw, sending.rewritten)
+        except InputError:
+            return Sending(Rewritten(body, Report(whole="store")), sending.seconds)
         again = await self.rewrite(protocol, body, headers)
         return Sending(again.rewritten, sending.seconds + again.seconds)
 
