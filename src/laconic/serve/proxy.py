@@ -127,6 +127,8 @@ class _Exchange:
             raise _Refused(401, "authentication_error", f"this proxy needs its key in the header {KEY_HEADER}")
         if not safe(self.path):
             raise _Refused(400, "invalid_request_error", "the path is not one that this proxy sends on; check the URL")
+        if any(name == b"upgrade" and value.lower() == b"websocket" for name, value in self.headers):
+            raise _Refused(400, "invalid_request_error", "no websockets here; use HTTP, or ask the upstream itself")
         if {b"content-length", b"transfer-encoding"} <= self.names:  # who reads only one of them sees two requests
             raise _Refused(400, "invalid_request_error", "a body has a length or comes in chunks, not both")
 
@@ -140,7 +142,6 @@ class _Exchange:
             pieces.append(piece)
             size += len(piece)
         if not more:
-            self.watch = asyncio.create_task(self._watch())
             return b"".join(pieces)
         return _Stream(self._rest(b"".join(pieces)))
 
@@ -150,13 +151,15 @@ class _Exchange:
         while more:
             piece, more = await self._piece()
             yield piece
-        self.watch = asyncio.create_task(self._watch())
 
     async def _piece(self) -> tuple[bytes, bool]:
         message = await self.receive()
         if message["type"] == "http.disconnect":
             raise _Gone
-        return message.get("body", b""), message.get("more_body", False)
+        more = message.get("more_body", False)
+        if not more:
+            self.watch = asyncio.create_task(self._watch())
+        return message.get("body", b""), more
 
     async def _watch(self) -> None:
         """After the body nothing comes but the end of the connection."""

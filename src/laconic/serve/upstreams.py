@@ -11,8 +11,7 @@ from laconic.errors import InputError
 from laconic.serve.reading import short
 
 _NAME = re.compile(r"(?!v\d)[a-z][a-z0-9_-]*")  # it begins paths, as /v1 does
-_OWN = ("healthz", "metrics", "openapi", "assets")  # what other paths begin with
-_UNSAFE = re.compile(rb"[\x00-\x1f\x7f]|^//|(?:^|[/\\])\.\.?(?:[/\\]|$)")  # of a path without %xx
+_UNSAFE = re.compile(rb"[\x00-\x1f\x7f]|^//|(?:^|[/\\])\.\.?(?:[/\\;]|$)")  # of a path without %xx
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Upstream:
     url: str
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name) or self.name in _OWN:
+        if not _NAME.fullmatch(self.name):
             raise InputError(f"an upstream's name must be of a-z, 0-9, - and _, such as openai, got {short(self.name)}")
         if "@" in self.url or "?" in self.url or "#" in self.url:  # not to be shown
             raise InputError("an upstream's URL may hold no key, user or query; clients send their keys themselves")
@@ -61,10 +60,10 @@ class Upstreams:
 
     def choose(self, path: bytes, anthropic: bool) -> tuple[Upstream, bytes]:
         """(whom to ask, the path without the upstream's name)."""
-        first, slash, rest = path[1:].partition(b"/")
+        first, _, rest = path[1:].partition(b"/")
         named = self._all.get(first.decode("latin-1"))
         if named:
-            return named, slash + rest
+            return named, b"/" + rest
         usual = self._all.get("anthropic" if anthropic or path.startswith(b"/v1/messages") else "openai")
         return usual or next(iter(self._all.values())), path
 
