@@ -10,6 +10,8 @@ import anthropic
 import httpx
 import openai
 import pytest
+from starlette.responses import Response
+from starlette.routing import Route
 
 import laconic
 from laconic.serve.app import create_app
@@ -348,8 +350,13 @@ def test_a_compressor_that_hangs_costs_its_time_and_nothing_more(proxy, upstream
 @pytest.mark.parametrize("config", [{"seconds": 0.05}])
 def test_after_timeouts_in_a_row_the_compressor_rests_and_the_probe_says_so(proxy, compressor):
     compressor.meanwhile = lambda: time.sleep(0.6)
-    did = [post(proxy, "chat", [tool("chat", long(f"t{k}"))]).headers["x-laconic-did"] for k in range(7)]
-    assert did[0] == "late=1" and did[-1] == "resting=1"
+    names = (f"t{k}" for k in range(99))
+
+    def did():
+        return post(proxy, "chat", [tool("chat", long(next(names)))]).headers["x-laconic-did"]
+
+    assert did() == "late=1"
+    until(lambda: did() == "resting=1")
     found = httpx.get(f"{proxy}/healthz")
     assert (found.status_code, found.json()) == (200, {"status": "ok", "store": "ok", "compressor": "resting"})
     assert "laconic_resting 1.0" in httpx.get(f"{proxy}/metrics").text
@@ -448,6 +455,18 @@ def test_with_a_key_only_who_has_it_is_served(proxy, upstream):
         assert httpx.get(proxy + route).status_code == 401
         assert httpx.get(proxy + route, headers=upstreams).status_code == 200
     assert httpx.get(f"{proxy}/healthz").status_code == 200
+
+
+@pytest.mark.parametrize("config", [{"key": "ours"}])
+def test_more_routes_of_our_own_ask_for_the_key_where_they_are_no_pages(service):
+    async def endpoint(request):
+        return Response("ours")
+
+    routes = [Route("/", endpoint), Route("/v1/restore/{id}", endpoint)]
+    with running(create_app(service, routes)) as proxy:
+        assert httpx.get(proxy).text == "ours"
+        assert httpx.get(f"{proxy}/v1/restore/abc").status_code == 401
+        assert httpx.get(f"{proxy}/v1/restore/abc", headers={"x-laconic-key": "ours"}).text == "ours"
 
 
 @pytest.mark.parametrize("route", ["/metrics", "/v1/ledger"])

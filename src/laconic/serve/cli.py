@@ -32,7 +32,7 @@ def options(sub: argparse.ArgumentParser) -> None:
     add("--host", help="address to listen on (default: 127.0.0.1, this machine alone)")
     add("--port", type=whole, metavar="N", help="default: 8787")
     add("--workers", type=whole, metavar="N", help="processes (default: 1)")
-    add("--store", type=Path, metavar="DIR", help="folder of what was decided (default: in the user's data folder)")
+    add("--store", type=Path, metavar="DIR", help="folder of what was decided (default: in the user's cache)")
     add("--model", metavar="NAME|DIR", help="as for compress")
     add("--method", metavar="M", help="as for compress")
     add("--seconds", type=number, metavar="S", help="that a request waits for the compressor at most (default: 2)")

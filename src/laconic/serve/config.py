@@ -11,12 +11,9 @@ from typing import Any
 
 from laconic import DEFAULT_MODEL
 from laconic.errors import InputError
+from laconic.hub import cache_folder
 from laconic.serve.reading import VARIABLE, number, require, table, whole
 from laconic.serve.upstreams import Upstreams
-
-
-def _folder() -> Path:
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "laconic"
 
 
 @dataclass(frozen=True)
@@ -28,7 +25,7 @@ class Config:
     port: int = 8787
     workers: int = 1  # processes
     key: str = field(default="", repr=False)  # who sends it may use the server; empty: whoever reaches it
-    store: Path = field(default_factory=_folder)  # folder of decisions and ledger
+    store: Path = field(default_factory=cache_folder)  # folder of decisions and ledger
     model: str = DEFAULT_MODEL
     method: str = "llmlingua2"
     seconds: float = 2.0  # that a request waits for the compressor
