@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import random
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import anthropic
 import httpx
@@ -14,6 +16,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 import laconic
+from laconic.serve import guard
+from laconic.serve import service as serving
 from laconic.serve.app import create_app
 from laconic.serve.config import Config
 from laconic.serve.rules import Rules
@@ -360,6 +364,29 @@ def test_after_timeouts_in_a_row_the_compressor_rests_and_the_probe_says_so(prox
     found = httpx.get(f"{proxy}/healthz")
     assert (found.status_code, found.json()) == (200, {"status": "ok", "store": "ok", "compressor": "resting"})
     assert "laconic_resting 1.0" in httpx.get(f"{proxy}/metrics").text
+
+
+@pytest.mark.parametrize("config", [{"seconds": 0.03, "threads": 4}])
+def test_whatever_the_compressor_takes_what_was_sent_is_sent_again(proxy, compressor, monkeypatch):
+    """Some are in time, some late, some given up at the very moment when they are done."""
+    monkeypatch.setattr(serving, "_GRACE", 0.01)
+    monkeypatch.setattr(guard, "FAILURES", 1000)
+    compressor.meanwhile = lambda: time.sleep(random.uniform(0, 0.08))
+
+    def talk(name):
+        said, before, did = [], b"", []
+        for turn in range(4):
+            said += [tool("chat", long(f"{name}-{turn}"))]
+            answer = post(proxy, "chat", said, **{"x-behave": "echo"})
+            assert answer.content.startswith(before)
+            before = answer.content.removesuffix(b"]}")
+            did.append(answer.headers["x-laconic-did"])
+            said += [says("chat", "a")]
+        return did
+
+    with ThreadPoolExecutor(8) as talking:
+        did = str(list(talking.map(talk, range(24))))
+    assert "compressed" in did and "late" in did
 
 
 def test_a_bug_of_ours_fails_no_request(proxy, upstream, service, monkeypatch):

@@ -51,6 +51,7 @@ def settings_of(config: Config, rules: Rules) -> uvicorn.Config:
         workers=config.workers,
         log_config=None,
         access_log=False,
+        proxy_headers=False,
         server_header=False,
         date_header=False,
         ws="none",
