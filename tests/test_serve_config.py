@@ -35,6 +35,8 @@ def test_options_are_over_the_environment_and_the_environment_over_the_file(file
     assert (config.port, config.workers, config.host, config.upstreams) == (3, 4, "::1", {"openai": "http://a"})
     assert Rules.read(path, {}).floor == 9
     assert Config.read_all(path, {"upstreams": ONE}, {}).upstreams == ONE
+    over = Config.read_all(path, {}, {"LACONIC_UPSTREAMS": "http://b, mine=http://c"})
+    assert over.upstreams == {"openai": "http://b", "mine": "http://c"}
 
 
 def test_every_setting_has_a_variable():

@@ -13,7 +13,7 @@ from laconic import DEFAULT_MODEL
 from laconic.errors import InputError
 from laconic.hub import cache_folder
 from laconic.serve.reading import VARIABLE, number, require, table, whole
-from laconic.serve.upstreams import Upstreams
+from laconic.serve.upstreams import Upstreams, named
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,8 @@ class Config:
         for name in names:
             if f"{VARIABLE}{name.upper()}" in environment:
                 layer[name] = _READERS.get(name, _text)(name, environment[f"{VARIABLE}{name.upper()}"].strip())
+        if f"{VARIABLE}UPSTREAMS" in environment:
+            layer["upstreams"] = named(environment[f"{VARIABLE}UPSTREAMS"].split(","))
         layer |= {name: value for name, value in options.items() if value is not None}
         if isinstance(layer.get("store"), str):
             layer["store"] = Path(layer["store"]).expanduser()

@@ -21,8 +21,8 @@ class Connections:
     proxies that the environment names.
     """
 
-    def __init__(self) -> None:
-        self._context = httpx.create_ssl_context(trust_env=False)
+    def __init__(self, secure: bool) -> None:
+        self._verify = httpx.create_ssl_context() if secure else False  # certificates take a tenth of a second to load
         self._idle: deque[tuple[float, httpx.AsyncHTTPTransport]] = deque()  # (since when, one), oldest first
 
     @asynccontextmanager
@@ -51,4 +51,4 @@ class Connections:
 
     def _made(self) -> httpx.AsyncHTTPTransport:
         limits = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=_IDLE)
-        return httpx.AsyncHTTPTransport(verify=self._context, limits=limits, trust_env=False)
+        return httpx.AsyncHTTPTransport(verify=self._verify, limits=limits, trust_env=False)

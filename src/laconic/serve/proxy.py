@@ -45,7 +45,7 @@ class Proxy:
     def __init__(self, service: Service) -> None:
         config = service.config
         self.service, self.upstreams = service, Upstreams(config.upstreams)
-        self.connections = {name: Connections() for name in config.upstreams}
+        self.connections = {name: Connections(url.startswith("https:")) for name, url in config.upstreams.items()}
         self.timeouts = {"connect": config.connect, "read": config.read, "write": config.read, "pool": None}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -239,7 +239,7 @@ class _Exchange:
 
     async def _refuse(self, refused: _Refused) -> None:
         anthropic = self.anthropic or self.protocol == "messages"
-        data = json.dumps(error_body(anthropic, refused.kind, f"laconic: {refused}")).encode()
+        data = json.dumps(_error(anthropic, refused.kind, f"laconic: {refused}")).encode()
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(data)).encode())]
         await self._start(refused.status, [*headers, *self._reply()])
         await self.send({"type": "http.response.body", "body": data, "more_body": False})
@@ -255,7 +255,7 @@ class _Stream(httpx.AsyncByteStream):
         return self._pieces
 
 
-def error_body(anthropic: bool, kind: str, message: str) -> dict[str, Any]:
+def _error(anthropic: bool, kind: str, message: str) -> dict[str, Any]:
     """An error in the form that a protocol's clients read."""
     if anthropic:
         return {"type": "error", "error": {"type": kind, "message": message}}

@@ -31,7 +31,7 @@ def run(config: Config, rules: Rules) -> int:
     listening = _listen(config.host, config.port)
     host, port = listening.getsockname()[:2]
     say(f"laconic listens on http://{f'[{host}]' if ':' in host else host}:{port} for {', '.join(config.upstreams)}")
-    settings = settings_of(config, rules)
+    settings = _settings(config, rules)
     with suppress(KeyboardInterrupt):
         if config.workers == 1:
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn repeats it when all has ended well
@@ -43,7 +43,7 @@ def run(config: Config, rules: Rules) -> int:
     return 0
 
 
-def settings_of(config: Config, rules: Rules) -> uvicorn.Config:
+def _settings(config: Config, rules: Rules) -> uvicorn.Config:
     """How uvicorn is to serve."""
     return uvicorn.Config(
         partial(build, config, rules),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes, urlsplit
 
@@ -66,6 +66,23 @@ class Upstreams:
             return named, b"/" + rest
         usual = self._all.get("anthropic" if anthropic or path.startswith(b"/v1/messages") else "openai")
         return usual or next(iter(self._all.values())), path
+
+
+def named(given: Iterable[str]) -> dict[str, str]:
+    """URLs by name, from NAME=URL; a URL alone is called "anthropic" if it says so, else "openai".
+
+    >>> named(["https://api.anthropic.com", "mine=http://localhost:8000"])
+    {'anthropic': 'https://api.anthropic.com', 'mine': 'http://localhost:8000'}
+    """
+    found = dict[str, str]()
+    for text in given:
+        name, equals, url = text.strip().partition("=")
+        if not equals or ":" in name:  # the = is a part of the URL
+            name, url = "anthropic" if "anthropic" in text else "openai", text.strip()
+        if name in found:
+            raise InputError(f"two upstreams are named {name}; pass --upstream NAME=URL")
+        found[name] = url
+    return found
 
 
 def safe(path: bytes) -> bool:
