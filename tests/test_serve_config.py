@@ -102,9 +102,10 @@ def test_a_key_is_kept_in_a_file_of_its_owner_alone_and_never_shown(file):
     assert "secret" not in repr(Config.read_all(file(text), {}, {}))
     with pytest.raises(InputError, match="chmod 600"):
         Config.read_all(file(text, 0o644), {}, {})
-    with pytest.raises(InputError, match="key must be") as caught:
-        Config(ONE, key="sec ret")
-    assert "sec ret" not in str(caught.value)
+    for wrong in ("sec ret", "schlüssel", 1234):
+        with pytest.raises(InputError, match="key must be") as caught:
+            Config(ONE, key=wrong)
+        assert str(wrong) not in str(caught.value)
 
 
 @pytest.mark.parametrize(

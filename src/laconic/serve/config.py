@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -45,11 +46,10 @@ class Config:
             fine = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float("inf")
             require(fine, name, "a number above 0", value)
         require(_whole(self.port, 0) and self.port < 65536, "port", "0 to 65535", self.port)
-        for name in ("host", "key", "model", "method"):
+        for name in ("host", "model", "method"):
             require(isinstance(getattr(self, name), str), name, "a text", getattr(self, name))
-        key = self.key
-        if not (key.isascii() and key.isprintable()) or " " in key:  # not to be shown
-            raise InputError("key must be of printable ASCII characters without blanks; choose another")
+        if not isinstance(self.key, str) or not re.fullmatch(r"[!-~]*", self.key):  # not to be shown
+            raise InputError("key must be a text of printable ASCII characters without blanks; choose another")
         Upstreams(self.upstreams)
 
     @classmethod

@@ -23,7 +23,7 @@ from laconic.serve.app import create_app
 from laconic.serve.config import Config
 from laconic.serve.metrics import FOLDER
 from laconic.serve.rules import Rules
-from laconic.serve.service import Service
+from laconic.serve.service import LOCAL, Service
 
 
 def run(config: Config, rules: Rules) -> int:
@@ -31,6 +31,8 @@ def run(config: Config, rules: Rules) -> int:
     listening = _listen(config.host, config.port)
     host, port = listening.getsockname()[:2]
     say(f"laconic listens on http://{f'[{host}]' if ':' in host else host}:{port} for {', '.join(config.upstreams)}")
+    if not config.key and not LOCAL.fullmatch(config.host):
+        say("laconic: without a key (LACONIC_KEY) whoever reaches this address can use the server and see its counts")
     settings = _settings(config, rules)
     with suppress(KeyboardInterrupt):
         if config.workers == 1:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from laconic.compressor import Compressor
 
 Endpoint = Callable[[Request], Awaitable[Response]]
-_LOCAL = re.compile(r"(localhost|127\.0\.0\.1|\[?::1\]?)(:\d+)?")
+LOCAL = re.compile(r"(localhost|127\.0\.0\.1|\[?::1\]?)(:\d+)?")
 KEY_HEADER = "x-laconic-key"
 _GRACE = 0.5  # seconds: a compressor that heeds the deadline ends in this time, with what it has
 _REPLAY = 10.0  # seconds for what was decided before: longer than it ever takes, since without it the cache is lost
@@ -126,7 +126,7 @@ class Service:
             if not self.permits(*(key.encode("latin-1") for key in keys)):
                 return refusal(401, f"this server needs its key in the header {KEY_HEADER} or as a bearer token")
             named = [self.config.host, request.headers.get("host", "")]
-            if not self.config.key and [bool(_LOCAL.fullmatch(name)) for name in named] == [True, False]:
+            if not self.config.key and [bool(LOCAL.fullmatch(name)) for name in named] == [True, False]:
                 return refusal(403, "this host name does not lead here; use http://localhost, or run with a key")
             return await endpoint(request)
 
