@@ -28,7 +28,7 @@ def upstream():
 
 @pytest.fixture
 def options(tmp_path):
-    return {"rules": Rules(floor=20), "compressor": Fickle(), "store": tmp_path / "decisions.sqlite"}
+    return {"rules": Rules(floor=20), "compressor": Fickle(), "store": tmp_path}
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ def options(tmp_path):
     return {
         "rules": Rules(floor=20),
         "compressor": Fickle(),
-        "store": tmp_path / "decisions.sqlite",
+        "store": tmp_path,
         "on_report": list[object]().append,
     }
 
@@ -218,7 +218,7 @@ def test_clients_share_a_store_and_closing_one_closes_its_file(plain, options, u
 
 
 def test_the_defaults_are_the_environments(plain, upstream, tmp_path, monkeypatch):
-    monkeypatch.setenv("LACONIC_CACHE", str(tmp_path))
+    monkeypatch.setenv("LACONIC_STORE", str(tmp_path))
     monkeypatch.setenv("LACONIC_FLOOR", "20")
     text = "The meeting was held on Monday, and everyone who was there agreed on the new plan. " * 9
     with wrap(plain) as client:
@@ -239,7 +239,7 @@ def test_a_client_is_wrapped_once(client):
 
 
 def test_the_page_runs(upstream, tmp_path, monkeypatch):
-    monkeypatch.setenv("LACONIC_CACHE", str(tmp_path))
+    monkeypatch.setenv("LACONIC_STORE", str(tmp_path))
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     monkeypatch.setenv("OPENAI_BASE_URL", f"{upstream.url}/v1")
     page = (Path(__file__).parents[1] / "docs" / "clients.md").read_text(encoding="utf-8")

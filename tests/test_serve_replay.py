@@ -10,7 +10,7 @@ import pytest
 
 from laconic.cli import main
 from laconic.errors import InputError
-from laconic.serve.decisions import Decisions, default_store
+from laconic.serve.decisions import Decisions, store_file
 from laconic.serve.recorded import recorded
 from laconic.serve.replay import Bill, percentile, replay
 from laconic.serve.rewrite import Rewriter
@@ -23,7 +23,7 @@ TEXT = "The meeting was held on Monday, and everyone who was there agreed on the
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("LACONIC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("LACONIC_STORE", str(tmp_path / "store"))
 
 
 @pytest.fixture
@@ -212,7 +212,7 @@ def test_the_command(tmp_path, capfd, monkeypatch):
     assert main([*given, "--format", "json", "--cache-write", "1"]) == 0
     made = json.loads(capfd.readouterr().out)
     assert made["cost"]["saved"] == 0 and made["whole"] == {"bypass": 2} and made["cache"]["write"] == 1
-    assert not default_store().exists() and sorted(os.listdir(tmp_path)) == ["laconic.toml", "x.jsonl"]
+    assert not store_file().exists() and sorted(os.listdir(tmp_path)) == ["laconic.toml", "x.jsonl"]
 
 
 def test_the_command_asks_about_whole_conversations(tmp_path, capfd):

@@ -15,7 +15,7 @@ from clients_upstream import Upstream
 from laconic.cli import main
 from laconic.integrations import openai as wrapped
 from laconic.integrations import restore as tool_of
-from laconic.serve.decisions import Decisions, default_store
+from laconic.serve.decisions import Decisions, store_file
 from laconic.serve.restore import original, routes
 from laconic.serve.rewrite import MARKER, Rewriter
 from laconic.serve.rules import Rules
@@ -28,12 +28,12 @@ every = pytest.mark.parametrize("protocol", PROTOCOLS)
 
 @pytest.fixture
 def store(tmp_path):
-    return tmp_path / "decisions.sqlite"
+    return tmp_path
 
 
 @pytest.fixture
 def decisions(store):
-    with Decisions(store) as made:
+    with Decisions(store_file(store)) as made:
         yield made
 
 
@@ -54,10 +54,10 @@ def test_the_command_prints_the_original_byte_for_byte(decisions, store, capfdbi
 
 
 def test_the_command_looks_in_the_users_cache(tmp_path, monkeypatch, capfd):
-    monkeypatch.setenv("LACONIC_CACHE", str(tmp_path))
-    assert main(["restore", "0123456789ab"]) == 2 and not default_store().exists()
+    monkeypatch.setenv("LACONIC_STORE", str(tmp_path))
+    assert main(["restore", "0123456789ab"]) == 2 and not store_file().exists()
     assert "there is no store of decisions" in capfd.readouterr().err
-    with Decisions(default_store()) as decisions:
+    with Decisions(store_file()) as decisions:
         (part,) = rewritten(decisions, long("t")).report.parts
     assert original(part.id) == long("t")
 

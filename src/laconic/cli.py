@@ -15,6 +15,7 @@ from laconic import DEFAULT_MODEL, __version__
 from laconic.console import TEXTS, number, read, say, whole, write
 from laconic.errors import EndpointError, InputError, LaconicError
 from laconic.render import CONTROLS
+from laconic.serve import cli as serve
 from laconic.serve import replay_cli as replay
 from laconic.serve import restore
 from laconic.soft import cli as soft
@@ -91,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     _eval_options(command("eval", _eval, "measure methods on tasks (needs the extra [eval])"))
     train.options(command("train", None, "train a model (needs the extra [train])"))
     soft.options(command("soft", None, "texts as a few slots that one model reads (needs the extra [soft])"))
+    serve.options(command("serve", None, "a proxy that compresses (needs the extra [serve])"))
     replay.options(command("replay", None, "what would have been saved on recorded requests"))
     restore.options(command("restore", None, "print the original of a part that was compressed"))
     sub = command("bench", _bench, "measure the speed on this machine")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import laconic
 from laconic.errors import InputError
-from laconic.serve.decisions import Decisions, default_store
+from laconic.serve.decisions import Decisions, store_file
 from laconic.serve.rewrite import Rewriter, protocol_of
 from laconic.serve.rules import HEADER, Rules
 
@@ -61,7 +61,7 @@ class _Rewriting:
 
     def __post_init__(self) -> None:
         self.rules = self.options.rules or Rules.read()
-        self.decisions = Decisions(Path(self.options.store or default_store()))
+        self.decisions = Decisions(store_file(self.options.store))
 
     def protocol(self, request: Any) -> str:
         """A key of `READERS`; empty for what is sent as it is."""

@@ -8,6 +8,7 @@ names its text's key. Both are written in one transaction, so that a turn never 
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -32,11 +33,16 @@ CREATE TABLE IF NOT EXISTS turns (key TEXT PRIMARY KEY, parts TEXT NOT NULL, cre
 """
 
 
-def default_store() -> Path:
-    """The file of decisions of whoever names none."""
-    from laconic.hub import cache_folder
+def store_file(folder: Path | str | None = None) -> Path:
+    """The file of decisions in a folder; of whoever names none, in `default_folder()`."""
+    return Path(folder or default_folder()) / "decisions.sqlite"
 
-    return cache_folder() / "decisions.sqlite"
+
+def default_folder() -> Path:
+    """Where originals are kept, which cannot be made again: LACONIC_STORE, or `laconic` in the user's data."""
+    if "LACONIC_STORE" in os.environ:
+        return Path(os.environ["LACONIC_STORE"])
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "laconic"
 
 
 @dataclass(frozen=True)
@@ -69,8 +75,8 @@ class Decisions:
     its size grows with what was compressed.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._file = Database(path, _SCHEMA, "the store of decisions", private=True)
+    def __init__(self, path: Path, patience: float = 60) -> None:
+        self._file = Database(path, _SCHEMA, "the store of decisions", private=True, patience=patience)
 
     def __enter__(self) -> Decisions:
         return self
@@ -94,6 +100,12 @@ class Decisions:
             database.executemany("INSERT OR IGNORE INTO texts VALUES (?, ?, ?, ?, ?, ?)", map(_row, verdicts))
             rows = [(key, _packed(outcomes), time.time()) for key, outcomes in turns.items()]
             database.executemany("INSERT OR IGNORE INTO turns VALUES (?, ?, ?)", rows)
+
+    def replace(self, turns: Mapping[str, list[Outcome]]) -> None:
+        """Decide turns anew that nobody has accepted; they are on disk when this returns."""
+        with self._file.transaction() as database:
+            rows = [(_packed(outcomes), key) for key, outcomes in turns.items()]
+            database.executemany("UPDATE turns SET parts = ? WHERE key = ?", rows)
 
     def restore(self, identity: str) -> str:
         """The original of a compressed part, by its id or the beginning of it; InputError if there is not just one."""

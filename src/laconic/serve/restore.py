@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 
 def original(identity: str, store: Path | str | None = None) -> str:
-    """The original of a part by its id, from a file of decisions; without one from the user's cache.
+    """The original of a part by its id, from the store in a folder; without one from the user's data.
 
     InputError where there is no such part, or no such file: looking for one makes none.
     """
-    from laconic.serve.decisions import Decisions, default_store
+    from laconic.serve.decisions import Decisions, store_file
 
-    path = Path(store or default_store())
+    path = store_file(store)
     if not path.exists():
-        raise InputError(f"there is no store of decisions {path}; pass the one that the part was compressed with")
+        raise InputError(f"there is no store of decisions {path}; pass the folder that the part was compressed with")
     with Decisions(path) as decisions:
         return decisions.restore(identity)
 
@@ -33,7 +33,7 @@ def options(sub: argparse.ArgumentParser) -> None:
     """The command `laconic restore`."""
     sub.set_defaults(run=run)
     sub.add_argument("id", metavar="ID", help="of a part, from a report or a marker; 8 or more of its characters")
-    sub.add_argument("--store", metavar="FILE", type=Path, help="of decisions (default: in the user's cache)")
+    sub.add_argument("--store", metavar="DIR", type=Path, help="folder of decisions (default: in the user's data)")
 
 
 def run(args: argparse.Namespace) -> int:

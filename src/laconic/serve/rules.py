@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
@@ -13,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from laconic.budget import Budget
-from laconic.errors import InputError, MissingExtraError
+from laconic.errors import InputError
 from laconic.serve.parts import KINDS
+from laconic.serve.reading import VARIABLE, number, require, short, switch, table, whole
 
-HEADER, VARIABLE = "x-laconic-", "LACONIC_"
+HEADER = "x-laconic-"
 HEADERS = ("bypass", "rate", "tokens", "question")  # what a request may say
 _COMPRESSIBLE = (*KINDS, "newest")
-_SHOWN = 40  # characters of a wrong value that a message repeats
 
 
 @dataclass(frozen=True)
@@ -52,8 +50,9 @@ class Rules:
     @classmethod
     def read(cls, file: Path | None = None, environment: Mapping[str, str] = os.environ) -> Rules:
         """The rules of the table [rules] in a TOML file, and over them those of `LACONIC_RATE`, `LACONIC_FLOOR` …"""
-        rules = cls()._over(_table(file)) if file else cls()
-        named = {f"{VARIABLE}{rule.name.upper()}": rule.name for rule in fields(cls)}
+        names = [rule.name for rule in fields(cls)]
+        rules = cls()._over(table(file, "rules", names)) if file else cls()
+        named = {f"{VARIABLE}{name.upper()}": name for name in names}
         return rules._over({named[v]: _value(named[v], text) for v, text in environment.items() if v in named})
 
     def for_request(self, headers: Mapping[str, str]) -> tuple[Rules, tuple[str, ...]]:
@@ -66,7 +65,7 @@ class Rules:
             try:
                 layer[name] = self._header(name, text)
             except InputError as error:
-                notes.append(f"{_short(header.lower())} was ignored: {error}")
+                notes.append(f"{short(header.lower())} was ignored: {error}")
         if {"rate", "tokens"} <= layer.keys():
             notes.append(f"{HEADER}rate and {HEADER}tokens were ignored: one budget at a time; leave out one")
             layer = {name: value for name, value in layer.items() if name not in ("rate", "tokens")}
@@ -93,53 +92,9 @@ class Rules:
         return replace(self, **{**budget, **layer})
 
 
-def _table(file: Path) -> dict[str, Any]:
-    """[rules] of a TOML file."""
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        try:
-            import tomli as tomllib
-        except ImportError as error:
-            raise MissingExtraError("Reading a TOML file with this Python", "serve") from error
-    try:
-        table = tomllib.loads(file.read_text(encoding="utf-8")).get("rules", {})
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file} cannot be read as TOML: {error}") from None
-    if not isinstance(table, dict):
-        raise InputError(f"{file}: rules must be a table, got {_short(table)}; begin it with [rules]")
-    known = [rule.name for rule in fields(Rules)]
-    for name in table:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
-            raise InputError(f"{file}: there is no rule {_short(name)}; {hint}")
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in table.items()}
-
-
 def _value(name: str, text: str) -> Any:
     """A rule from the text of a variable or a header."""
     return _READERS.get(name, _names)(name, text.strip())
-
-
-def _number(name: str, text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise InputError(f"{name} must be a number, got {_short(text)}") from None
-
-
-def _whole(name: str, text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,18}", text):
-        raise InputError(f"{name} must be a whole number, got {_short(text)}")
-    return int(text)
-
-
-def _switch(name: str, text: str) -> bool:
-    switches = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
-    if text.lower() not in switches:
-        raise InputError(f"{name} must be one of {', '.join(switches)}, got {_short(text)}")
-    return switches[text.lower()]
 
 
 def _names(name: str, text: str) -> tuple[str, ...]:
@@ -147,49 +102,38 @@ def _names(name: str, text: str) -> tuple[str, ...]:
 
 
 _READERS: dict[str, Callable[[str, str], Any]] = {
-    "rate": _number,
-    "tokens": _whole,
-    "floor": _whole,
-    "gain": _number,
-    "question": _switch,
+    "rate": number,
+    "tokens": whole,
+    "floor": whole,
+    "gain": number,
+    "question": switch,
     "protect": lambda name, text: (text,) if text else (),  # one expression, which may hold commas
-    "marker": _switch,
-    "bypass": _switch,
-    "largest": _whole,
+    "marker": switch,
+    "bypass": switch,
+    "largest": whole,
 }
 
 
 def _check(name: str, value: Any) -> None:
     if name in ("question", "marker", "bypass"):
-        _require(isinstance(value, bool), name, "true or false", value)
+        require(isinstance(value, bool), name, "true or false", value)
     elif name in ("floor", "largest"):
-        _require(isinstance(value, int) and not isinstance(value, bool) and value >= 0, name, "0 or more", value)
+        require(isinstance(value, int) and not isinstance(value, bool) and value >= 0, name, "0 or more", value)
     elif name == "gain":
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        _require(number and 0 <= value < 1, name, "in [0, 1)", value)
+        require(number and 0 <= value < 1, name, "in [0, 1)", value)
     elif name in ("parts", "skip_tools", "tags", "protect"):
         texts = isinstance(value, tuple) and all(isinstance(item, str) and item for item in value)
-        _require(texts, name, "a list of texts", value)
+        require(texts, name, "a list of texts", value)
         _check_items(name, value)
 
 
 def _check_items(name: str, items: tuple[str, ...]) -> None:
     for item in items:
         if name == "parts":
-            _require(item in _COMPRESSIBLE, name, f"some of {', '.join(_COMPRESSIBLE)}", item)
+            require(item in _COMPRESSIBLE, name, f"some of {', '.join(_COMPRESSIBLE)}", item)
         if name == "protect":
             try:
                 re.compile(item)
             except re.error as error:
-                raise InputError(f"protect takes regular expressions, got {_short(item)}: {error}") from None
-
-
-def _require(fine: bool, name: str, what: str, value: object) -> None:
-    if not fine:
-        raise InputError(f"{name} must be {what}, got {_short(value)}")
-
-
-def _short(value: object) -> str:
-    """A value as a message repeats it: in ASCII without controls, which a reply header may hold."""
-    shown = ascii(value)
-    return shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "..."
+                raise InputError(f"protect takes regular expressions, got {short(item)}: {error}") from None
