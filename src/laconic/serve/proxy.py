@@ -82,6 +82,7 @@ class _Exchange:
         self.sending: Sending | None = None
         self.entry = Entry(secrets.token_hex(8), scope["method"], scope["path"], self.upstream.name, self.protocol)
         self.started = False
+        self.watch: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Answer, log; a client that hangs up ends the request to the upstream."""
@@ -96,13 +97,9 @@ class _Exchange:
             self.service.seen(self.entry)
 
     async def _answer(self) -> None:
-        watch: asyncio.Task[None] | None = None
         try:
             self._check()
-            body = await self._body()
-            if not isinstance(body, AsyncStream):
-                watch = asyncio.create_task(self._watch())
-            await self._forward(body)
+            await self._forward(await self._body())
         except _Refused as refused:
             await self._refuse(refused)
         except httpx.HTTPError as error:
@@ -110,8 +107,8 @@ class _Exchange:
                 await self._refuse(_unreached(error, self.upstream, self.service.config.connect))
             self.entry.error = type(error).__name__
         finally:
-            if watch:
-                watch.cancel()
+            if self.watch:
+                self.watch.cancel()
 
     def _check(self) -> None:
         """May this request be sent on?"""
@@ -120,6 +117,8 @@ class _Exchange:
             raise _Refused(401, "authentication_error", f"this proxy needs its key in the header {KEY_HEADER}")
         if not safe(self.path):
             raise _Refused(400, "invalid_request_error", "the path is not one that this proxy sends on; check the URL")
+        if any(name == b"upgrade" and value.lower() == b"websocket" for name, value in self.headers):
+            raise _Refused(400, "invalid_request_error", "no websockets here; use HTTP, or ask the upstream itself")
 
     async def _body(self) -> bytes | AsyncStream:
         """The whole body, or if it is larger than what is rewritten, a stream of it."""
@@ -145,7 +144,10 @@ class _Exchange:
         message = await self.receive()
         if message["type"] == "http.disconnect":
             raise _Gone
-        return message.get("body", b""), message.get("more_body", False)
+        more = message.get("more_body", False)
+        if not more:
+            self.watch = asyncio.create_task(self._watch())
+        return message.get("body", b""), more
 
     async def _watch(self) -> None:
         """After the body nothing comes but the end of the connection."""

@@ -12,7 +12,7 @@ from laconic.serve.reading import short
 
 _NAME = re.compile(r"(?!v\d)[a-z][a-z0-9_-]*")  # it begins paths, as /v1 does
 _OWN = ("healthz", "metrics", "openapi", "assets")  # what other paths begin with
-_UNSAFE = re.compile(rb"[\x00-\x1f\x7f]|^//|(?:^|[/\\])\.\.?(?:[/\\]|$)")  # of a path without %xx
+_UNSAFE = re.compile(rb"[\x00-\x1f\x7f]|^//|(?:^|[/\\])\.\.?(?:[/\\;]|$)")  # of a path without %xx
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,10 @@ class Upstreams:
 
     def choose(self, path: bytes, anthropic: bool) -> tuple[Upstream, bytes]:
         """(whom to ask, the path without the upstream's name)."""
-        first, slash, rest = path[1:].partition(b"/")
+        first, _, rest = path[1:].partition(b"/")
         named = self._all.get(first.decode("latin-1"))
         if named:
-            return named, slash + rest
+            return named, b"/" + rest
         usual = self._all.get("anthropic" if anthropic or path.startswith(b"/v1/messages") else "openai")
         return usual or next(iter(self._all.values())), path
 
