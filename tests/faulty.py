@@ -148,7 +148,7 @@ def memory(pid):
 
 
 def _serve(store, upstream, death):
-    from laconic.serve import cli
+    from laconic.serve import run
     from laconic.serve.app import create_app
     from laconic.serve.config import Config
     from laconic.serve.decisions import Decisions
@@ -173,8 +173,8 @@ def _serve(store, upstream, death):
         Database.transaction = cut_short
     elif death == "settled":
         Decisions.settle = settle
-    cli.build = lambda config, rules: create_app(Service(config, rules, Patient(config.store / "go")))
-    cli.run(Config({"openai": upstream}, port=0, store=Path(store), seconds=30, grace=20), Rules(floor=20))
+    run.build = lambda config, rules: create_app(Service(config, rules, Patient(config.store / "go")))
+    run.run(Config({"openai": upstream}, port=0, store=Path(store), seconds=30, grace=20), Rules(floor=20))
 
 
 if __name__ == "__main__":

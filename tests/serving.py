@@ -21,12 +21,14 @@ class Fickle:
 
     counter, structure = WORDS, True
 
-    def __init__(self, reads_question=True):
+    def __init__(self, meanwhile=bool, reads_question=True):
+        self.meanwhile = meanwhile  # is called while it works
         self.scorer = SimpleNamespace(name="fickle", model="", reads_question=reads_question)
         self.calls = []
 
-    def compress(self, text, **options):
+    def compress(self, text, *, progress, **options):
         self.calls.append((text, options))
+        self.meanwhile()
         if POISON in text:
             raise RuntimeError("a bug")
         with _lock:

@@ -90,7 +90,7 @@ def message(answer):
 def test_no_upstream_is_a_502_with_advice(tmp_path):
     with socket.socket() as nobody:  # bound, so that no one else listens there
         nobody.bind(("127.0.0.1", 0))
-        check_unreached("http://127.0.0.1:%d" % nobody.getsockname()[1], tmp_path)
+        check_unreached(f"http://127.0.0.1:{nobody.getsockname()[1]}", tmp_path)
 
 
 def check_unreached(nobody, store):
@@ -160,11 +160,6 @@ def test_an_upstreams_error_comes_as_it_is(status, protocol, proxy, address):
     assert (here.status_code, here.content) == (status, there.content)
     assert here.headers.get("retry-after") == there.headers.get("retry-after")
     assert dict(there.headers).items() <= dict(here.headers).items()
-
-
-def test_a_redirect_is_the_clients_to_follow(proxy):
-    answer = httpx.post(proxy + CHAT, content=SHORT, headers={"x-behave": "redirect"})
-    assert (answer.status_code, answer.headers["location"]) == (307, "http://elsewhere.invalid/v1/models")
 
 
 def test_connections_that_the_upstream_has_closed_are_not_used_again(tmp_path):
@@ -389,10 +384,10 @@ def test_chunks_are_a_body(path, proxy, upstream):
 
 @pytest.mark.parametrize("path", [CHAT, "/v1/files"])
 @pytest.mark.parametrize("length", [3, len(SHORT), 3000])
-def test_chunks_with_a_length_cannot_smuggle_a_request(path, length, proxy, upstream):
+def test_chunks_with_a_length_are_refused(path, length, proxy, upstream):
     answer = said(proxy, chunked(path, f"content-length: {length}", "connection: close"))
-    assert b" 200 " in answer or b" 400 " in answer
-    assert [got.body for got in upstream.received] in ([], [SHORT])
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert not upstream.received
 
 
 BROKEN = {

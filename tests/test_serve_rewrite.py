@@ -15,6 +15,7 @@ import laconic
 import serving
 from laconic.errors import InputError
 from laconic.serve.decisions import Decisions
+from laconic.serve.guard import Deadline
 from laconic.serve.report import REASONS, WHOLE
 from laconic.serve.rewrite import Rewriter
 from laconic.serve.rules import Rules
@@ -109,7 +110,7 @@ def test_what_the_user_said_before_is_compressed_for_the_question(rewriter, prot
     [(Rules(floor=20, question=False), True, "Why?"), (RULES, False, "Why?"), (RULES, True, "Do it. See x.org/?a=b")],
 )
 def test_no_question_is_read_where_there_is_none(decisions, rules, reads, newest):
-    rewriter = Rewriter(Fickle(reads), rules, decisions)
+    rewriter = Rewriter(Fickle(reads_question=reads), rules, decisions)
     rewriter.rewrite("chat", body("chat", [user("chat", long("u")), user("chat", newest)]), {})
     assert [options["question"] for _, options in rewriter.compressor.calls] == [None]
 
@@ -251,12 +252,12 @@ def test_bypass_sends_the_request_as_it_came_and_remembers_what_was_sent(rewrite
 
 
 def test_what_was_too_late_is_left_alone_for_ever_whoever_comes_first(decisions):
-    """A server that runs out of time asks again with `fresh=False`, while the first thread is still at work."""
+    """A server that runs out of time asks again without any, while the first thread is still at work."""
     slow, original, answers = Fickle(), body("chat", [tool("chat", long("t"))]), []
     compress = slow.compress
 
     def interrupted(text, **options):
-        answers.append(Rewriter(Fickle(), RULES, decisions).rewrite("chat", original, {}, fresh=False))
+        answers.append(Rewriter(Fickle(), RULES, decisions).rewrite("chat", original, {}, Deadline(0)))
         return compress(text, **options)
 
     slow.compress = interrupted
@@ -268,9 +269,63 @@ def test_what_was_too_late_is_left_alone_for_ever_whoever_comes_first(decisions)
 def test_without_time_what_was_decided_is_replayed(rewriter):
     said = [tool("chat", long("t"))]
     first = rewriter.rewrite("chat", body("chat", said), {})
-    again = rewriter.rewrite("chat", body("chat", [*said, says("chat", "a"), tool("chat", long("s"))]), {}, fresh=False)
+    again = rewriter.rewrite("chat", body("chat", [*said, says("chat", "a"), tool("chat", long("s"))]), {}, Deadline(0))
     assert entries("chat", again.body)[0] == entries("chat", first.body)[0]
     assert reasons(again) == ["compressed", "late"]
+
+
+def test_who_gives_up_waiting_has_the_last_word(rewriter):
+    """The thread's work is dropped, even if nothing else was written down since."""
+    original, deadline = body("chat", [tool("chat", long("t"))]), Deadline()
+    rewriter.compressor.meanwhile = deadline.claim
+    dropped = rewriter.rewrite("chat", original, {}, deadline)
+    assert (dropped.body, dropped.report.whole) == (original, "late")
+    later = body("chat", [tool("chat", long("t")), says("chat", "a"), user("chat", "on")])
+    assert rewriter.rewrite("chat", later, {}).body == later
+
+
+def test_a_thread_that_has_written_down_what_is_to_be_sent_is_waited_for(rewriter):
+    deadline = Deadline()
+    assert reasons(rewriter.rewrite("chat", body("chat", [tool("chat", long("t"))]), {}, deadline)) == ["compressed"]
+    assert not deadline.claim()
+
+
+def test_a_deadline_leaves_alone_what_is_not_compressed_by_then(decisions):
+    """Parts before stay compressed; a compressor that reports its progress is stopped in the middle."""
+
+    class Slow(Fickle):
+        def compress(self, text, *, progress, **options):
+            if "s1" in text:
+                deadline._end = 0.0
+                progress(1)
+            return super().compress(text, progress=progress, **options)
+
+    deadline = Deadline()
+    said = [tool("chat", long(name)) for name in "tsr"]
+    rewritten = Rewriter(Slow(), RULES, decisions).rewrite("chat", body("chat", said), {}, deadline)
+    assert reasons(rewritten) == ["compressed", "late", "late"]
+
+
+@every
+def test_what_the_upstream_rejects_is_whole_from_then_on_and_what_it_accepted_stays(rewriter, protocol):
+    said = [tool(protocol, long("t"))]
+    first = entries(protocol, rewriter.rewrite(protocol, body(protocol, said), {}).body)
+    said += [tool(protocol, long("s")), user(protocol, "go")]
+    rejected = rewriter.rewrite(protocol, body(protocol, said), {})
+    assert reasons(rejected) == ["compressed", "compressed", "newest"]
+    rewriter.withdraw(rejected)
+    for more in ([], [says(protocol, "a"), user(protocol, "on")]):
+        again = rewriter.rewrite(protocol, body(protocol, said + more), {})
+        assert reasons(again)[:3] == ["compressed", "rejected", "newest"]
+        assert entries(protocol, again.body)[:3] == [*first, *said[1:3]]
+        assert not again.undo
+
+
+def test_only_what_is_new_can_be_withdrawn(rewriter):
+    original = body("chat", [tool("chat", long("t"))])
+    first = rewriter.rewrite("chat", original, {})
+    assert first.undo and not rewriter.rewrite("chat", original, {}).undo
+    assert not rewriter.rewrite("chat", body("chat", [user("chat", "hi")]), {}).undo
 
 
 def test_workers_that_decide_at_the_same_moment_end_with_one(tmp_path):
@@ -424,7 +479,7 @@ steps = st.fixed_dictionaries(
         "restart": st.sampled_from([False, False, False, True]),
         "rules": st.just(0) | st.integers(0, len(RULEBOOK) - 1),
         "headers": st.just({}) | st.just({}) | st.sampled_from(HEADERS),
-        "fresh": st.sampled_from([True, True, True, False]),
+        "fate": st.sampled_from(["sent"] * 5 + ["late", "given up", "rejected"]),
     }
 )
 
@@ -472,8 +527,15 @@ def test_bytes_that_were_sent_never_change(tmp_path_factory, protocol, steps, lo
         head = b'{ "model" :"m", "%s": [' % serving.entry_key(protocol).encode()
         pieces = [raw(message) for message in said]
         original = head + b",\n".join(pieces) + b'], "n":1.00 }'
-        rewriter = Rewriter(Fickle(), RULEBOOK[step["rules"]], stores[count % 2])
-        rewritten = rewriter.rewrite(protocol, original, step["headers"], step["fresh"])
+        rules, deadline = RULEBOOK[step["rules"]], Deadline(0 if step["fate"] == "late" else 60)
+        impatient = deadline.claim if step["fate"] == "given up" else bool
+        rewriter = Rewriter(Fickle(impatient), rules, stores[count % 2])
+        rewritten = rewriter.rewrite(protocol, original, step["headers"], deadline)
+        if rewritten.report.whole == "late":  # the thread's work is dropped, and this is what is sent
+            rewritten = rewriter.rewrite(protocol, original, step["headers"], Deadline(0))
+        if step["fate"] == "rejected":
+            rewriter.withdraw(rewritten)
+            rewritten = rewriter.rewrite(protocol, original, step["headers"])
         this = Sent(said, split(rewritten.body, head, len(said)), rewritten.report.whole == "bypass")
         check_never(this, pieces)
         for k, earlier in enumerate(sent):

@@ -13,7 +13,6 @@ from typing import Any
 
 from laconic.errors import InputError
 
-_PATIENCE = 60  # seconds to wait for another process
 _REMEDIES = {"malformed": "it is damaged: remove it", "full": "free some space on its disk"}  # by a word of the error
 
 
@@ -22,10 +21,11 @@ class Database:
 
     It is made by the first use, so that a plan or a mistake leaves none. All raise InputError where the file cannot be
     used; `role` says there what it was to be, such as "the cache of answers". `private`: only its owner may read it.
+    `patience`: seconds to wait for another process.
     """
 
-    def __init__(self, path: Path, schema: str, role: str, private: bool = False) -> None:
-        self.path, self._schema, self._role, self._private = path, schema, role, private
+    def __init__(self, path: Path, schema: str, role: str, private: bool = False, patience: float = 60) -> None:
+        self.path, self._schema, self._role, self._private, self._patience = path, schema, role, private, patience
         self._lock = threading.Lock()
         self._opened: sqlite3.Connection | None = None
 
@@ -54,7 +54,7 @@ class Database:
         with self._lock:
             try:
                 if self._opened is None:
-                    self._opened = _open(self.path, self._schema, self._private)
+                    self._opened = _open(self.path, self._schema, self._private, self._patience)
                 yield self._opened
             except (OSError, sqlite3.Error) as error:
                 remedy = next((r for word, r in _REMEDIES.items() if word in str(error)), "pass another path")
@@ -87,14 +87,14 @@ class Store:
         self._file.close()
 
 
-def _open(path: Path, schema: str, private: bool) -> sqlite3.Connection:
+def _open(path: Path, schema: str, private: bool, patience: float) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True)
     if private:  # before SQLite writes anything; it gives its other files the same permissions
         path.touch(mode=0o600)
         path.chmod(0o600)
-    database = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
+    database = sqlite3.connect(path, timeout=patience, isolation_level=None, check_same_thread=False)
     try:
-        _share(database)
+        _share(database, patience)
         database.executescript(schema)
     except sqlite3.Error:
         database.close()
@@ -102,9 +102,9 @@ def _open(path: Path, schema: str, private: bool) -> sqlite3.Connection:
     return database
 
 
-def _share(database: sqlite3.Connection) -> None:
+def _share(database: sqlite3.Connection, patience: float) -> None:
     """Readers do not wait for writers. SQLite's own timeout does not hold where two make one file such at a time."""
-    end = time.monotonic() + _PATIENCE
+    end = time.monotonic() + patience
     while True:
         try:
             database.execute("PRAGMA journal_mode=WAL")

@@ -11,11 +11,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route, Router
 
+from laconic.errors import InputError
+from laconic.serve.metrics import TYPE
 from laconic.serve.proxy import Proxy
-from laconic.serve.service import Service
+from laconic.serve.service import Service, refusal
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
+
+_FLUSH = 1.0  # seconds that the ledger may lag behind, for other workers and after a kill
 
 
 def create_app(service: Service, routes: Sequence[BaseRoute] = ()) -> ASGIApp:
@@ -24,9 +28,11 @@ def create_app(service: Service, routes: Sequence[BaseRoute] = ()) -> ASGIApp:
 
     @asynccontextmanager
     async def lifespan(app: Router) -> AsyncIterator[None]:
+        flushing = asyncio.create_task(_flush(service))
         yield
+        flushing.cancel()
         await proxy.aclose()
-        service.close()
+        await asyncio.to_thread(service.close)
 
     found = [*_routes(service), *routes]
     return Router(found, redirect_slashes=False, default=proxy, lifespan=lifespan)
@@ -36,4 +42,25 @@ def _routes(service: Service) -> list[BaseRoute]:
     async def health(request: Request) -> Response:
         return JSONResponse(await asyncio.to_thread(service.health))
 
-    return [Route("/healthz", health)]
+    async def metrics(request: Request) -> Response:
+        text = await asyncio.to_thread(service.metrics.text, service.guard.resting)
+        return Response(text, headers={"content-type": TYPE})
+
+    async def ledger(request: Request) -> Response:
+        try:
+            return JSONResponse(await asyncio.to_thread(service.ledger.read))
+        except InputError as error:
+            return refusal(503, str(error))
+
+    guarded = service.guarded
+    return [
+        Route("/healthz", health),  # probes have no key, and it says little
+        Route("/metrics", guarded(metrics)),
+        Route("/v1/ledger", guarded(ledger)),
+    ]
+
+
+async def _flush(service: Service) -> None:
+    while True:
+        await asyncio.sleep(_FLUSH)
+        await asyncio.to_thread(service.ledger.flush)

@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import logging
-import socket
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from laconic.console import number, say, whole
+from laconic.console import number, whole
 from laconic.errors import InputError, MissingExtraError
 
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp
-
-    from laconic.serve.config import Config
-    from laconic.serve.rules import Rules
-
+_NAMES = ("host", "port", "workers", "store", "model", "method", "seconds")  # options that are settings
 _EPILOG = """
 example:
   laconic serve --upstream openai=https://api.openai.com --upstream anthropic=https://api.anthropic.com
@@ -49,51 +41,15 @@ def options(sub: argparse.ArgumentParser) -> None:
 def serve(args: argparse.Namespace) -> int:
     """Run until a signal ends it."""
     try:
-        import starlette  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError:
-        raise MissingExtraError("laconic serve", "serve") from None
+        from laconic.serve.run import run
+    except ImportError as error:
+        raise MissingExtraError("laconic serve", "serve") from error
     from laconic.serve.config import Config
     from laconic.serve.rules import Rules
 
     given: dict[str, Any] = {name: getattr(args, name) for name in _NAMES}
     config = Config.read_all(args.config, {**given, "upstreams": _upstreams(args.upstream)})
     return run(config, Rules.read(args.config))
-
-
-_NAMES = ("host", "port", "workers", "store", "model", "method", "seconds")
-
-
-def run(config: Config, rules: Rules) -> int:
-    """Listen and serve."""
-    import uvicorn
-
-    listening = _listen(config.host, config.port)
-    host, port = listening.getsockname()[:2]
-    say(f"laconic listens on http://{f'[{host}]' if ':' in host else host}:{port} for {', '.join(config.upstreams)}")
-    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # what is cut short, the log of requests says
-    settings = uvicorn.Config(
-        partial(build, config, rules),
-        factory=True,
-        workers=config.workers,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        ws="none",
-        timeout_graceful_shutdown=config.grace,
-    )
-    uvicorn.Server(settings).run([listening])
-    return 0
-
-
-def build(config: Config, rules: Rules) -> ASGIApp:
-    """The application of one process."""
-    import laconic
-    from laconic.serve.app import create_app
-    from laconic.serve.service import Service
-
-    return create_app(Service(config, rules, laconic.load(config.model, method=config.method)))
 
 
 def _upstreams(given: list[str]) -> dict[str, str] | None:
@@ -107,16 +63,3 @@ def _upstreams(given: list[str]) -> dict[str, str] | None:
 
 def _name(url: str) -> str:
     return "anthropic" if "anthropic" in url else "openai"
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((host, port))
-    except OSError as error:
-        listening.close()
-        raise InputError(f"cannot listen on {host}, port {port}: {error.strerror}; pass another --port") from None
-    listening.set_inheritable(True)
-    return listening

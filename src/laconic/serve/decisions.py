@@ -62,8 +62,8 @@ class Decisions:
     its size grows with what was compressed.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._file = Database(path, _SCHEMA, "the store of decisions", private=True)
+    def __init__(self, path: Path, patience: float = 60) -> None:
+        self._file = Database(path, _SCHEMA, "the store of decisions", private=True, patience=patience)
 
     def __enter__(self) -> Decisions:
         return self
@@ -87,6 +87,12 @@ class Decisions:
             database.executemany("INSERT OR IGNORE INTO texts VALUES (?, ?, ?, ?, ?, ?)", map(_row, verdicts))
             rows = [(key, _packed(outcomes), time.time()) for key, outcomes in turns.items()]
             database.executemany("INSERT OR IGNORE INTO turns VALUES (?, ?, ?)", rows)
+
+    def replace(self, turns: Mapping[str, list[Outcome]]) -> None:
+        """Decide turns anew that nobody has accepted; they are on disk when this returns."""
+        with self._file.transaction() as database:
+            rows = [(_packed(outcomes), key) for key, outcomes in turns.items()]
+            database.executemany("UPDATE turns SET parts = ? WHERE key = ?", rows)
 
     def restore(self, identity: str) -> str:
         """The original of a compressed part, by its id or the beginning of it; InputError if there is not just one."""

@@ -35,10 +35,10 @@ class Entry:
         """For the log: one JSON object."""
         at = datetime.fromtimestamp(self.time, timezone.utc).isoformat(timespec="milliseconds")
         found: dict[str, Any] = {"time": at, "id": self.id, "method": self.method, "path": self.path[:200]}
-        found |= {"upstream": self.upstream, "status": self.status, "ms": _ms(self.seconds)}
-        found["first_ms"] = _ms(self.waited)
+        found |= {"upstream": self.upstream, "status": self.status}
         if self.report:
-            found |= self.counts()
+            found |= {**self.counts(), "compress_ms": _ms(self.compressing)}
+        found |= {"first_ms": _ms(self.waited), "ms": _ms(self.seconds)}
         if self.error:
             found["error"] = self.error
         return json.dumps(found)
@@ -46,13 +46,14 @@ class Entry:
     def row(self) -> dict[str, Any]:
         """For the ledger."""
         shown = {"time": round(self.time, 3), "protocol": self.protocol, "upstream": self.upstream}
-        return {**shown, "status": self.status, **self.counts(), "stream": self.stream}
+        shown |= {"status": self.status, **self.counts()}
+        return {**shown, "ms": _ms(self.compressing), "stream": self.stream}
 
     def counts(self) -> dict[str, Any]:
         """What the compressor did."""
         report = self.report or Report()
         found = {"tokens_before": report.tokens_before, "tokens_after": report.tokens_after}
-        return {**found, "reasons": dict(reasons(report)), "compress_ms": _ms(self.compressing)}
+        return {**found, "reasons": dict(reasons(report))}
 
 
 def reasons(report: Report) -> Mapping[str, int]:

@@ -11,6 +11,7 @@ import json
 import secrets
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -34,6 +35,7 @@ _HOP = {  # of one connection, not of the request (RFC 9110, 7.6.1)
 }
 _NOT_SENT = _HOP | {b"host", b"content-length", b"expect"}  # the connection to the upstream has its own
 _OURS = HEADER.encode()
+_REJECTIONS = (400, 413, 422)
 _LONGEST_NOTE = 500  # characters of a reply header
 
 
@@ -76,8 +78,9 @@ class _Exchange:
         self.began = time.perf_counter()
         self.headers: Headers = scope["headers"]
         self.path: bytes = scope.get("raw_path") or b""
-        names = {name for name, _ in self.headers}
-        self.upstream, self.route = proxy.upstreams.choose(self.path, b"anthropic-version" in names)
+        self.names = {name for name, _ in self.headers}
+        self.anthropic = b"anthropic-version" in self.names
+        self.upstream, self.route = proxy.upstreams.choose(self.path, self.anthropic)
         self.protocol = PROTOCOLS.get(self.route, "") if scope["method"] == "POST" else ""
         self.sending: Sending | None = None
         self.entry = Entry(secrets.token_hex(8), scope["method"], scope["path"], self.upstream.name, self.protocol)
@@ -91,8 +94,10 @@ class _Exchange:
                 self.cancel = scope
                 await self._answer()
         except _Gone:
-            pass
+            self.entry.error = "client gone"
         finally:
+            if self.watch:
+                self.watch.cancel()
             self.entry.seconds = time.perf_counter() - self.began
             self.service.seen(self.entry)
 
@@ -103,12 +108,17 @@ class _Exchange:
         except _Refused as refused:
             await self._refuse(refused)
         except httpx.HTTPError as error:
-            if not self.started:  # else: the connection is cut, which the client sees as an error, too
-                await self._refuse(_unreached(error, self.upstream, self.service.config.connect))
-            self.entry.error = type(error).__name__
-        finally:
-            if self.watch:
-                self.watch.cancel()
+            await self._cut(error, _unreached(error, self.upstream, self.service.config.connect))
+        except _Gone:
+            raise
+        except Exception as error:
+            await self._cut(error, _Refused(500, "api_error", "this is a bug of the proxy; please report it"))
+
+    async def _cut(self, error: Exception, refused: _Refused) -> None:
+        """No answer, or not all of it: then the connection is closed, which a client sees as an error, too."""
+        self.entry.error = type(error).__name__
+        if not self.started:
+            await self._refuse(refused)
 
     def _check(self) -> None:
         """May this request be sent on?"""
@@ -119,8 +129,10 @@ class _Exchange:
             raise _Refused(400, "invalid_request_error", "the path is not one that this proxy sends on; check the URL")
         if any(name == b"upgrade" and value.lower() == b"websocket" for name, value in self.headers):
             raise _Refused(400, "invalid_request_error", "no websockets here; use HTTP, or ask the upstream itself")
+        if {b"content-length", b"transfer-encoding"} <= self.names:  # who reads only one of them sees two requests
+            raise _Refused(400, "invalid_request_error", "a body has a length or comes in chunks, not both")
 
-    async def _body(self) -> bytes | AsyncStream:
+    async def _body(self) -> bytes | _Stream:
         """The whole body, or if it is larger than what is rewritten, a stream of it."""
         limit = self.service.rules.largest if self.protocol else 0
         pieces: list[bytes] = []
@@ -130,8 +142,9 @@ class _Exchange:
             pieces.append(piece)
             size += len(piece)
         if not more:
+            self.watch = asyncio.create_task(self._watch())
             return b"".join(pieces)
-        return AsyncStream(self._rest(b"".join(pieces)))
+        return _Stream(self._rest(b"".join(pieces)))
 
     async def _rest(self, first: bytes) -> AsyncIterator[bytes]:
         yield first
@@ -139,15 +152,13 @@ class _Exchange:
         while more:
             piece, more = await self._piece()
             yield piece
+        self.watch = asyncio.create_task(self._watch())
 
     async def _piece(self) -> tuple[bytes, bool]:
         message = await self.receive()
         if message["type"] == "http.disconnect":
             raise _Gone
-        more = message.get("more_body", False)
-        if not more:
-            self.watch = asyncio.create_task(self._watch())
-        return message.get("body", b""), more
+        return message.get("body", b""), message.get("more_body", False)
 
     async def _watch(self) -> None:
         """After the body nothing comes but the end of the connection."""
@@ -156,20 +167,20 @@ class _Exchange:
         self.entry.error = "client gone"
         self.cancel.cancel()
 
-    async def _forward(self, body: bytes | AsyncStream) -> None:
-        """Rewrite, send, relay."""
-        if self.protocol and isinstance(body, bytes):
-            self.sending = await self.service.rewrite(self.protocol, body, self._ours())
-            body = self.sending.rewritten.body
-        elif self.protocol:
+    async def _forward(self, body: bytes | _Stream) -> None:
+        """Rewrite, send, relay; once more with what is new left alone if the upstream rejects the request."""
+        if not self.protocol:
+            return await self._relay(await self._ask(body))
+        if not isinstance(body, bytes):
             self.sending = Sending(Rewritten(b"", Report(whole="large")), 0.0)
-        response = await self._ask(body)
-        try:
-            await self._relay(response)
-        finally:
-            with anyio.CancelScope(shield=True):
-                await response.aclose()
-        await self.send({"type": "http.response.body", "body": b"", "more_body": False})
+            return await self._relay(await self._ask(body))
+        self.sending = await self.service.rewrite(self.protocol, body, self._ours())
+        response = await self._ask(self.sending.rewritten.body)
+        if response.status_code in _REJECTIONS and self.sending.rewritten.undo:
+            async with _closing(response):
+                self.sending = await self.service.withdraw(self.sending, self.protocol, body, self._ours())
+            response = await self._ask(self.sending.rewritten.body)
+        return await self._relay(response)
 
     def _ours(self) -> dict[str, str]:
         """The headers that are for the rules."""
@@ -179,7 +190,7 @@ class _Exchange:
             if name.startswith(_OURS) and name != KEY_HEADER.encode()
         }
 
-    async def _ask(self, body: bytes | AsyncStream) -> httpx.Response:
+    async def _ask(self, body: bytes | _Stream) -> httpx.Response:
         query = self.scope["query_string"]
         target = self.upstream.target(self.route) + (b"?" + query if query else b"")
         request = httpx.Request(
@@ -191,22 +202,25 @@ class _Exchange:
         )
         return await self.proxy.transport.handle_async_request(request)
 
-    def _length(self, body: bytes | AsyncStream) -> Headers:
+    def _length(self, body: bytes | _Stream) -> Headers:
         """A stream keeps the length that the client announced, if it did."""
         return [pair for pair in self.headers if pair[0] == b"content-length" and not isinstance(body, bytes)]
 
     async def _relay(self, response: httpx.Response) -> None:
-        status = response.status_code
-        if not 200 <= status < 600:
-            raise _Refused(502, "api_error", f"the upstream {self.upstream.name} answers with no valid status")
-        headers = [*_without(response.headers.raw, _HOP), *self._reply()]
-        self.entry.status, self.entry.stream = status, _streams(headers)
-        await self._start(status, headers)
-        async for chunk in response.stream:  # type: ignore[union-attr]
-            await self.send({"type": "http.response.body", "body": chunk, "more_body": True})
+        """Send the answer on as it comes."""
+        async with _closing(response):
+            status = response.status_code
+            if not 200 <= status < 600:
+                raise _Refused(502, "api_error", f"the upstream {self.upstream.name} answers with no valid status")
+            headers = [*_without(response.headers.raw, _HOP), *self._reply()]
+            self.entry.stream = _streams(headers)
+            await self._start(status, headers)
+            async for chunk in response.stream:  # type: ignore[union-attr]
+                await self.send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await self.send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _start(self, status: int, headers: Headers) -> None:
-        self.started = True
+        self.started, self.entry.status = True, status
         self.entry.waited = time.perf_counter() - self.began
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
 
@@ -220,15 +234,24 @@ class _Exchange:
         return [(f"{HEADER}{name}".encode(), value.encode("ascii", "replace")) for name, value in found]
 
     async def _refuse(self, refused: _Refused) -> None:
-        anthropic = self.protocol == "messages" or any(name == b"anthropic-version" for name, _ in self.headers)
+        anthropic = self.anthropic or self.protocol == "messages"
         data = json.dumps(error_body(anthropic, refused.kind, f"laconic: {refused}")).encode()
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(data)).encode())]
-        self.entry.status = refused.status
         await self._start(refused.status, [*headers, *self._reply()])
         await self.send({"type": "http.response.body", "body": data, "more_body": False})
 
 
-class AsyncStream(httpx.AsyncByteStream):
+@asynccontextmanager
+async def _closing(response: httpx.Response) -> AsyncIterator[None]:
+    """Free its connection at the end, also when the client has hung up."""
+    try:
+        yield
+    finally:
+        with anyio.CancelScope(shield=True):
+            await response.aclose()
+
+
+class _Stream(httpx.AsyncByteStream):
     """A request body that is sent while it comes in."""
 
     def __init__(self, pieces: AsyncIterator[bytes]) -> None:

@@ -23,6 +23,8 @@ REASONS = {  # of a part
     "bypass": "the request said so when this part was new",
     "late": "there was no time when this part was new",
     "failed": "the compressor failed on it",
+    "resting": "the compressor had failed several times in a row",
+    "rejected": "the upstream rejected the request when this part was compressed",
     "store": "the store could not be written",
 }
 WHOLE = {  # of a request that is forwarded as it came
@@ -34,6 +36,8 @@ WHOLE = {  # of a request that is forwarded as it came
     "malformed": "it is not JSON",
     "foreign": "it is not a request of this protocol",
     "store": "the store cannot be used",
+    "late": "there was no time to read it",
+    "failed": "a bug of ours: please report it",
 }
 
 

@@ -26,7 +26,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from laconic.budget import DEFAULT_RATE
@@ -34,6 +35,7 @@ from laconic.compressor import asks
 from laconic.errors import InputError
 from laconic.serve import anthropic, openai
 from laconic.serve.decisions import Decisions, Outcome, Verdict, text_key
+from laconic.serve.guard import Deadline, Guard, LateError
 from laconic.serve.literals import UnreadableError, parsed, replaced
 from laconic.serve.parts import Part, Request, Turn, newest_user, turns
 from laconic.serve.report import PartReport, Report
@@ -55,6 +57,7 @@ class Rewritten:
 
     body: bytes
     report: Report
+    undo: Mapping[str, list[Outcome]] = field(default_factory=dict)  # for `withdraw`; empty if nothing new changed
 
 
 @dataclass(frozen=True)
@@ -75,26 +78,35 @@ class Rewriter:
     compressor: Compressor
     rules: Rules
     decisions: Decisions
+    guard: Guard = field(default_factory=Guard)
 
-    def rewrite(self, protocol: str, body: bytes, headers: Mapping[str, str], fresh: bool = True) -> Rewritten:
+    def rewrite(
+        self, protocol: str, body: bytes, headers: Mapping[str, str], deadline: Deadline | None = None
+    ) -> Rewritten:
         """The bytes to send in place of `body`; never an error because of what is in `body` or `headers`.
 
-        protocol: a key of READERS. fresh: False where there is no time: nothing new is compressed, then or later; what
-        another thread is still at is dropped, whoever comes first is right.
+        protocol: a key of READERS. deadline: what is not compressed by then is left alone, then and later. Who gives
+        up waiting, and could claim the deadline, may send what they like: nothing is written down.
         """
         if protocol not in READERS:
             raise InputError(f"protocol must be one of {', '.join(READERS)}, got {protocol!r}")
         rules, notes = self.rules.for_request(headers)
         try:
             request = _read(protocol, body, rules.largest)
-            parts, new = _Job(self.compressor, self.decisions, rules, fresh, request).run()
-        except UnreadableError as error:
+            job = _Job(self, rules, deadline or Deadline(), request)
+            parts, new = job.run()
+        except (UnreadableError, LateError) as error:
             return Rewritten(body, Report(whole=str(error), notes=notes))
         except InputError:
             return Rewritten(body, Report(whole="store", notes=notes))
         if rules.bypass:
             return Rewritten(body, Report(whole="bypass", notes=notes))
-        return Rewritten(replaced(body, new) if new else body, Report(tuple(parts), notes=notes))
+        return Rewritten(replaced(body, new) if new else body, Report(tuple(parts), notes=notes), job.undo)
+
+    def withdraw(self, rewritten: Rewritten) -> None:
+        """The upstream has rejected this request: what is new in it stays whole from now on. What was sent before stays
+        as it was sent. InputError where the store cannot be written."""
+        self.decisions.replace(rewritten.undo)
 
 
 def _read(protocol: str, body: bytes, largest: int) -> Request:
@@ -108,17 +120,16 @@ def _read(protocol: str, body: bytes, largest: int) -> Request:
 class _Job:
     """One request on its way through."""
 
-    def __init__(
-        self, compressor: Compressor, decisions: Decisions, rules: Rules, fresh: bool, request: Request
-    ) -> None:
-        self.compressor, self.decisions, self.rules, self.fresh = compressor, decisions, rules, fresh
-        self.turns = turns(request)
+    def __init__(self, owner: Rewriter, rules: Rules, deadline: Deadline, request: Request) -> None:
+        self.compressor, self.decisions, self.guard = owner.compressor, owner.decisions, owner.guard
+        self.rules, self.deadline, self.turns = rules, deadline, turns(request)
         newest = newest_user(request)
         said = [part for part in newest.parts if part.kind == "user"] if newest else []
         self.newest = {part.path for part in said}
-        asked = rules.question and compressor.scorer.reads_question and said
+        asked = rules.question and self.compressor.scorer.reads_question and said
         self.question = _question(said[-1].text) if asked else None
         self.verdicts: dict[str, Verdict] = {}  # made now
+        self.undo: dict[str, list[Outcome]] = {}  # rows of turns with something new in them, without it
 
     def run(self) -> tuple[list[PartReport], dict[tuple[str | int, ...], str]]:
         """(a report of each part, path → new text of those that change)."""
@@ -128,6 +139,7 @@ class _Job:
         if decided:
             known |= self._settled(decided, sent)
         verdicts = self.decisions.verdicts({o.text for turn in self.turns for o in known[turn.key] if o.text})
+        self.undo = _undone({key: known[key] for key in decided}, sent, verdicts)
         reports, new = list[PartReport](), dict[tuple[str | int, ...], str]()
         for turn in self.turns:
             for k, (part, outcome) in enumerate(zip(turn.parts, known[turn.key], strict=True)):
@@ -139,6 +151,8 @@ class _Job:
 
     def _settled(self, decided: dict[str, list[Outcome]], sent: dict[str, list[Outcome]]) -> dict[str, list[Outcome]]:
         """What the store says of these turns from now on; without a store that can be written nothing new changes."""
+        if not self.deadline.claim():
+            raise LateError("late")
         try:
             self.decisions.settle(decided, self.verdicts.values())
         except InputError:
@@ -171,7 +185,7 @@ class _Job:
             "tag": rules.tagged(part.text),
             "short": size < rules.floor,
             "bypass": rules.bypass,
-            "late": not self.fresh,
+            "late": self.deadline.passed,
         }
         return next((reason for reason, holds in reasons.items() if holds), "")
 
@@ -185,8 +199,11 @@ class _Job:
         question = None if part.kind == "tool" else self.question  # a tool answers its call, not the user
         key = text_key([*made_by, budget, rules.protect, rules.gain], question, part.text)
         if key not in self.verdicts and not self.decisions.verdicts([key]):
+            told = {"question": question, "protect": rules.protect, "progress": self.deadline.check, **budget}
             try:
-                c = compressor.compress(part.text, question=question, protect=rules.protect, **budget)
+                c = self.guard.run(partial(compressor.compress, part.text, **told), self.deadline)
+            except LateError as late:
+                return Outcome(size, str(late))
             except Exception:  # of a model, a runtime, a bug of ours: the request must go through
                 return Outcome(size, "failed")
             self.verdicts[key] = _judged(key, part.text, size, c.text, c.tokens_after, rules.gain)
@@ -205,6 +222,20 @@ def _judged(key: str, original: str, before: int, text: str, after: int, gain: f
 def _sent(turn: Turn, known: Mapping[str, list[Outcome]]) -> list[Outcome]:
     """What was decided for the longest beginning of a turn that was sent."""
     return next((known[key] for key in reversed(turn.keys) if key in known), [])
+
+
+def _undone(
+    decided: Mapping[str, list[Outcome]], sent: Mapping[str, list[Outcome]], verdicts: Mapping[str, Verdict]
+) -> dict[str, list[Outcome]]:
+    """The rows of those turns in which something is newly compressed, with all that is new left alone."""
+    found = dict[str, list[Outcome]]()
+    for key, outcomes in decided.items():
+        changed = [_verdict(o, verdicts).compressed is not None for o in outcomes]
+        changed[: len(sent[key])] = [False] * len(sent[key])
+        if any(changed):
+            cases = zip(outcomes, changed, strict=True)
+            found[key] = [Outcome(o.tokens, "rejected") if change else o for o, change in cases]
+    return found
 
 
 def _verdict(outcome: Outcome, verdicts: Mapping[str, Verdict]) -> Verdict:

@@ -48,7 +48,7 @@ class Upstream:
         """The path to ask for. A URL with a version in it (`…/v1`) says so in place of the request's `/v1`."""
         if re.search(r"/v\d", self.base) and path.startswith(b"/v1/"):
             path = path[3:]
-        return self.base.encode() + path
+        return self.base.encode() + path or b"/"
 
 
 class Upstreams:
@@ -61,10 +61,10 @@ class Upstreams:
 
     def choose(self, path: bytes, anthropic: bool) -> tuple[Upstream, bytes]:
         """(whom to ask, the path without the upstream's name)."""
-        first, _, rest = path[1:].partition(b"/")
+        first, slash, rest = path[1:].partition(b"/")
         named = self._all.get(first.decode("latin-1"))
         if named:
-            return named, b"/" + rest
+            return named, slash + rest
         usual = self._all.get("anthropic" if anthropic or path.startswith(b"/v1/messages") else "openai")
         return usual or next(iter(self._all.values())), path
 
