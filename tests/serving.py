@@ -26,7 +26,7 @@ class Fickle:
         self.scorer = SimpleNamespace(name="fickle", model="", reads_question=reads_question)
         self.calls = []
 
-    def compress(self, text, *, progress, **options):
+    def compress(self, text, *, progress=None, **options):
         self.calls.append((text, options))
         self.meanwhile()
         if POISON in text:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import random
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import anthropic
 import httpx
 import openai
 import pytest
+from starlette.responses import Response
+from starlette.routing import Route
 
 import laconic
+from laconic.serve import guard
+from laconic.serve import service as serving
 from laconic.serve.app import create_app
 from laconic.serve.config import Config
 from laconic.serve.rules import Rules
@@ -348,11 +354,39 @@ def test_a_compressor_that_hangs_costs_its_time_and_nothing_more(proxy, upstream
 @pytest.mark.parametrize("config", [{"seconds": 0.05}])
 def test_after_timeouts_in_a_row_the_compressor_rests_and_the_probe_says_so(proxy, compressor):
     compressor.meanwhile = lambda: time.sleep(0.6)
-    did = [post(proxy, "chat", [tool("chat", long(f"t{k}"))]).headers["x-laconic-did"] for k in range(7)]
-    assert did[0] == "late=1" and did[-1] == "resting=1"
+    names = (f"t{k}" for k in range(99))
+
+    def did():
+        return post(proxy, "chat", [tool("chat", long(next(names)))]).headers["x-laconic-did"]
+
+    assert did() == "late=1"
+    until(lambda: did() == "resting=1")
     found = httpx.get(f"{proxy}/healthz")
     assert (found.status_code, found.json()) == (200, {"status": "ok", "store": "ok", "compressor": "resting"})
     assert "laconic_resting 1.0" in httpx.get(f"{proxy}/metrics").text
+
+
+@pytest.mark.parametrize("config", [{"seconds": 0.03, "threads": 4}])
+def test_whatever_the_compressor_takes_what_was_sent_is_sent_again(proxy, compressor, monkeypatch):
+    """Some are in time, some late, some given up at the very moment when they are done."""
+    monkeypatch.setattr(serving, "_GRACE", 0.01)
+    monkeypatch.setattr(guard, "FAILURES", 1000)
+    compressor.meanwhile = lambda: time.sleep(random.uniform(0, 0.08))
+
+    def talk(name):
+        said, before, did = [], b"", []
+        for turn in range(4):
+            said += [tool("chat", long(f"{name}-{turn}"))]
+            answer = post(proxy, "chat", said, **{"x-behave": "echo"})
+            assert answer.content.startswith(before)
+            before = answer.content.removesuffix(b"]}")
+            did.append(answer.headers["x-laconic-did"])
+            said += [says("chat", "a")]
+        return did
+
+    with ThreadPoolExecutor(8) as talking:
+        did = str(list(talking.map(talk, range(24))))
+    assert "compressed" in did and "late" in did
 
 
 def test_a_bug_of_ours_fails_no_request(proxy, upstream, service, monkeypatch):
@@ -448,6 +482,18 @@ def test_with_a_key_only_who_has_it_is_served(proxy, upstream):
         assert httpx.get(proxy + route).status_code == 401
         assert httpx.get(proxy + route, headers=upstreams).status_code == 200
     assert httpx.get(f"{proxy}/healthz").status_code == 200
+
+
+@pytest.mark.parametrize("config", [{"key": "ours"}])
+def test_more_routes_of_our_own_ask_for_the_key_where_they_are_no_pages(service):
+    async def endpoint(request):
+        return Response("ours")
+
+    routes = [Route("/", endpoint), Route("/v1/restore/{id}", endpoint)]
+    with running(create_app(service, routes)) as proxy:
+        assert httpx.get(proxy).text == "ours"
+        assert httpx.get(f"{proxy}/v1/restore/abc").status_code == 401
+        assert httpx.get(f"{proxy}/v1/restore/abc", headers={"x-laconic-key": "ours"}).text == "ours"
 
 
 @pytest.mark.parametrize("route", ["/metrics", "/v1/ledger"])

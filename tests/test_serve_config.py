@@ -35,6 +35,8 @@ def test_options_are_over_the_environment_and_the_environment_over_the_file(file
     assert (config.port, config.workers, config.host, config.upstreams) == (3, 4, "::1", {"openai": "http://a"})
     assert Rules.read(path, {}).floor == 9
     assert Config.read_all(path, {"upstreams": ONE}, {}).upstreams == ONE
+    over = Config.read_all(path, {}, {"LACONIC_UPSTREAMS": "http://b, mine=http://c"})
+    assert over.upstreams == {"openai": "http://b", "mine": "http://c"}
 
 
 def test_every_setting_has_a_variable():
@@ -100,9 +102,10 @@ def test_a_key_is_kept_in_a_file_of_its_owner_alone_and_never_shown(file):
     assert "secret" not in repr(Config.read_all(file(text), {}, {}))
     with pytest.raises(InputError, match="chmod 600"):
         Config.read_all(file(text, 0o644), {}, {})
-    with pytest.raises(InputError, match="key must be") as caught:
-        Config(ONE, key="sec ret")
-    assert "sec ret" not in str(caught.value)
+    for wrong in ("sec ret", "schlüssel", 1234):
+        with pytest.raises(InputError, match="key must be") as caught:
+            Config(ONE, key=wrong)
+        assert str(wrong) not in str(caught.value)
 
 
 @pytest.mark.parametrize(

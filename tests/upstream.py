@@ -218,7 +218,7 @@ def message_events():
 @contextmanager
 def running(app, **settings):
     """Serve an application on a free port of this machine; gives its address."""
-    listening = socket.socket()
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # no Nagle
     listening.bind(("127.0.0.1", 0))
     quiet = {"log_config": None, "access_log": False, "ws": "none", "server_header": False, "date_header": False}
     server = uvicorn.Server(uvicorn.Config(app, timeout_graceful_shutdown=1, **quiet, **settings))

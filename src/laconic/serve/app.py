@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route, Router
+from starlette.routing import Route, Router
 
 from laconic.errors import InputError
 from laconic.serve.metrics import TYPE
@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 _FLUSH = 1.0  # seconds that the ledger may lag behind, for other workers and after a kill
 
 
-def create_app(service: Service, routes: Sequence[BaseRoute] = ()) -> ASGIApp:
-    """An ASGI application; it closes the service when it ends. `routes`: more of our own, before the proxy's."""
+def create_app(service: Service, routes: Sequence[Route] = ()) -> ASGIApp:
+    """An ASGI application; it closes the service when it ends.
+
+    routes: more of our own, before the proxy's. Those under /v1/ ask for our key, pages do not.
+    """
     proxy = Proxy(service)
 
     @asynccontextmanager
@@ -34,11 +37,11 @@ def create_app(service: Service, routes: Sequence[BaseRoute] = ()) -> ASGIApp:
         await proxy.aclose()
         await asyncio.to_thread(service.close)
 
-    found = [*_routes(service), *routes]
+    found = [_guarded(service, route) for route in (*_routes(service), *routes)]
     return Router(found, redirect_slashes=False, default=proxy, lifespan=lifespan)
 
 
-def _routes(service: Service) -> list[BaseRoute]:
+def _routes(service: Service) -> list[Route]:
     async def health(request: Request) -> Response:
         return JSONResponse(await asyncio.to_thread(service.health))
 
@@ -52,12 +55,13 @@ def _routes(service: Service) -> list[BaseRoute]:
         except InputError as error:
             return refusal(503, str(error))
 
-    guarded = service.guarded
-    return [
-        Route("/healthz", health),  # probes have no key, and it says little
-        Route("/metrics", guarded(metrics)),
-        Route("/v1/ledger", guarded(ledger)),
-    ]
+    return [Route("/healthz", health), Route("/metrics", metrics), Route("/v1/ledger", ledger)]
+
+
+def _guarded(service: Service, route: Route) -> Route:
+    if not route.path.startswith(("/v1/", "/metrics")):  # /healthz says little, and probes have no key
+        return route
+    return Route(route.path, service.guarded(route.endpoint), methods=route.methods)
 
 
 async def _flush(service: Service) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from laconic.console import number, whole
-from laconic.errors import InputError, MissingExtraError
+from laconic.errors import MissingExtraError
 
 _NAMES = ("host", "port", "workers", "store", "model", "method", "seconds")  # options that are settings
 _EPILOG = """
@@ -32,7 +32,7 @@ def options(sub: argparse.ArgumentParser) -> None:
     add("--host", help="address to listen on (default: 127.0.0.1, this machine alone)")
     add("--port", type=whole, metavar="N", help="default: 8787")
     add("--workers", type=whole, metavar="N", help="processes (default: 1)")
-    add("--store", type=Path, metavar="DIR", help="folder of what was decided (default: in the user's data folder)")
+    add("--store", type=Path, metavar="DIR", help="folder of what was decided (default: in the user's cache)")
     add("--model", metavar="NAME|DIR", help="as for compress")
     add("--method", metavar="M", help="as for compress")
     add("--seconds", type=number, metavar="S", help="that a request waits for the compressor at most (default: 2)")
@@ -46,20 +46,8 @@ def serve(args: argparse.Namespace) -> int:
         raise MissingExtraError("laconic serve", "serve") from error
     from laconic.serve.config import Config
     from laconic.serve.rules import Rules
+    from laconic.serve.upstreams import named
 
     given: dict[str, Any] = {name: getattr(args, name) for name in _NAMES}
-    config = Config.read_all(args.config, {**given, "upstreams": _upstreams(args.upstream)})
+    config = Config.read_all(args.config, {**given, "upstreams": named(args.upstream) or None})
     return run(config, Rules.read(args.config))
-
-
-def _upstreams(given: list[str]) -> dict[str, str] | None:
-    """NAME=URL; a URL alone is called after its host, or "openai"."""
-    pairs = [text.split("=", 1) if "=" in text.split(":", 1)[0] else [_name(text), text] for text in given]
-    names = [name for name, _ in pairs]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise InputError(f"two upstreams are named {twice}; pass --upstream NAME=URL")
-    return dict(pairs) or None
-
-
-def _name(url: str) -> str:
-    return "anthropic" if "anthropic" in url else "openai"

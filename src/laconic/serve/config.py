@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -11,12 +12,9 @@ from typing import Any
 
 from laconic import DEFAULT_MODEL
 from laconic.errors import InputError
+from laconic.hub import cache_folder
 from laconic.serve.reading import VARIABLE, number, require, table, whole
-from laconic.serve.upstreams import Upstreams
-
-
-def _folder() -> Path:
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "laconic"
+from laconic.serve.upstreams import Upstreams, named
 
 
 @dataclass(frozen=True)
@@ -28,7 +26,7 @@ class Config:
     port: int = 8787
     workers: int = 1  # processes
     key: str = field(default="", repr=False)  # who sends it may use the server; empty: whoever reaches it
-    store: Path = field(default_factory=_folder)  # folder of decisions and ledger
+    store: Path = field(default_factory=cache_folder)  # folder of decisions and ledger
     model: str = DEFAULT_MODEL
     method: str = "llmlingua2"
     seconds: float = 2.0  # that a request waits for the compressor
@@ -48,11 +46,10 @@ class Config:
             fine = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float("inf")
             require(fine, name, "a number above 0", value)
         require(_whole(self.port, 0) and self.port < 65536, "port", "0 to 65535", self.port)
-        for name in ("host", "key", "model", "method"):
+        for name in ("host", "model", "method"):
             require(isinstance(getattr(self, name), str), name, "a text", getattr(self, name))
-        key = self.key
-        if not (key.isascii() and key.isprintable()) or " " in key:  # not to be shown
-            raise InputError("key must be of printable ASCII characters without blanks; choose another")
+        if not isinstance(self.key, str) or not re.fullmatch(r"[!-~]*", self.key):  # not to be shown
+            raise InputError("key must be a text of printable ASCII characters without blanks; choose another")
         Upstreams(self.upstreams)
 
     @classmethod
@@ -68,6 +65,8 @@ class Config:
         for name in names:
             if f"{VARIABLE}{name.upper()}" in environment:
                 layer[name] = _READERS.get(name, _text)(name, environment[f"{VARIABLE}{name.upper()}"].strip())
+        if f"{VARIABLE}UPSTREAMS" in environment:
+            layer["upstreams"] = named(environment[f"{VARIABLE}UPSTREAMS"].split(","))
         layer |= {name: value for name, value in options.items() if value is not None}
         if isinstance(layer.get("store"), str):
             layer["store"] = Path(layer["store"]).expanduser()

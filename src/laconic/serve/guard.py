@@ -30,11 +30,12 @@ class Deadline:
 
     @property
     def left(self) -> float:
-        """Seconds, 0 or more."""
-        return max(0.0, self._end - time.monotonic())
+        """Seconds, 0 or more, as a lock can wait."""
+        return min(max(0.0, self._end - time.monotonic()), threading.TIMEOUT_MAX)
 
     @property
     def passed(self) -> bool:
+        """Is no time left?"""
         return self.left == 0
 
     def check(self, characters: int = 0) -> None:

@@ -11,12 +11,12 @@ import json
 import secrets
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import httpx
 
+from laconic.serve.connections import Connections
 from laconic.serve.log import Entry, reasons
 from laconic.serve.report import Report
 from laconic.serve.rewrite import Rewritten
@@ -45,9 +45,7 @@ class Proxy:
     def __init__(self, service: Service) -> None:
         config = service.config
         self.service, self.upstreams = service, Upstreams(config.upstreams)
-        # The transport alone: a client would keep cookies, follow redirects, read .netrc and proxies' variables.
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=1000, keepalive_expiry=30)
-        self.transport = httpx.AsyncHTTPTransport(limits=limits, trust_env=False)
+        self.connections = {name: Connections(url.startswith("https:")) for name, url in config.upstreams.items()}
         self.timeouts = {"connect": config.connect, "read": config.read, "write": config.read, "pool": None}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -55,7 +53,8 @@ class Proxy:
 
     async def aclose(self) -> None:
         """Close the connections to upstreams."""
-        await self.transport.aclose()
+        for connections in self.connections.values():
+            await connections.aclose()
 
 
 class _Refused(Exception):
@@ -142,7 +141,6 @@ class _Exchange:
             pieces.append(piece)
             size += len(piece)
         if not more:
-            self.watch = asyncio.create_task(self._watch())
             return b"".join(pieces)
         return _Stream(self._rest(b"".join(pieces)))
 
@@ -152,13 +150,15 @@ class _Exchange:
         while more:
             piece, more = await self._piece()
             yield piece
-        self.watch = asyncio.create_task(self._watch())
 
     async def _piece(self) -> tuple[bytes, bool]:
         message = await self.receive()
         if message["type"] == "http.disconnect":
             raise _Gone
-        return message.get("body", b""), message.get("more_body", False)
+        more = message.get("more_body", False)
+        if not more:
+            self.watch = asyncio.create_task(self._watch())
+        return message.get("body", b""), more
 
     async def _watch(self) -> None:
         """After the body nothing comes but the end of the connection."""
@@ -169,18 +169,25 @@ class _Exchange:
 
     async def _forward(self, body: bytes | _Stream) -> None:
         """Rewrite, send, relay; once more with what is new left alone if the upstream rejects the request."""
-        if not self.protocol:
-            return await self._relay(await self._ask(body))
-        if not isinstance(body, bytes):
+        original = body
+        if self.protocol and isinstance(body, bytes):
+            self.sending = await self.service.rewrite(self.protocol, body, self._ours())
+            body = self.sending.rewritten.body
+        elif self.protocol:
             self.sending = Sending(Rewritten(b"", Report(whole="large")), 0.0)
-            return await self._relay(await self._ask(body))
-        self.sending = await self.service.rewrite(self.protocol, body, self._ours())
-        response = await self._ask(self.sending.rewritten.body)
-        if response.status_code in _REJECTIONS and self.sending.rewritten.undo:
-            async with _closing(response):
-                self.sending = await self.service.withdraw(self.sending, self.protocol, body, self._ours())
-            response = await self._ask(self.sending.rewritten.body)
-        return await self._relay(response)
+        rejected = await self._tried(body)
+        if rejected and isinstance(original, bytes):
+            self.sending = await self.service.withdraw(rejected, self.protocol, original, self._ours())
+            await self._tried(self.sending.rewritten.body)
+        await self.send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _tried(self, body: bytes | _Stream) -> Sending | None:
+        """Send and relay; or, without an answer to the client yet, what the upstream has rejected."""
+        async with self.proxy.connections[self.upstream.name].asking(self._request(body)) as response:
+            if response.status_code in _REJECTIONS and self.sending and self.sending.rewritten.undo:
+                return self.sending
+            await self._relay(response)
+        return None
 
     def _ours(self) -> dict[str, str]:
         """The headers that are for the rules."""
@@ -190,17 +197,16 @@ class _Exchange:
             if name.startswith(_OURS) and name != KEY_HEADER.encode()
         }
 
-    async def _ask(self, body: bytes | _Stream) -> httpx.Response:
+    def _request(self, body: bytes | _Stream) -> httpx.Request:
         query = self.scope["query_string"]
         target = self.upstream.target(self.route) + (b"?" + query if query else b"")
-        request = httpx.Request(
+        return httpx.Request(
             self.scope["method"],
             self.upstream.url,
             headers=[*_without(self.headers, _NOT_SENT), *self._length(body)],
             content=body or None,
             extensions={"timeout": self.proxy.timeouts, "target": target},
         )
-        return await self.proxy.transport.handle_async_request(request)
 
     def _length(self, body: bytes | _Stream) -> Headers:
         """A stream keeps the length that the client announced, if it did."""
@@ -208,16 +214,14 @@ class _Exchange:
 
     async def _relay(self, response: httpx.Response) -> None:
         """Send the answer on as it comes."""
-        async with _closing(response):
-            status = response.status_code
-            if not 200 <= status < 600:
-                raise _Refused(502, "api_error", f"the upstream {self.upstream.name} answers with no valid status")
-            headers = [*_without(response.headers.raw, _HOP), *self._reply()]
-            self.entry.stream = _streams(headers)
-            await self._start(status, headers)
-            async for chunk in response.stream:  # type: ignore[union-attr]
-                await self.send({"type": "http.response.body", "body": chunk, "more_body": True})
-        await self.send({"type": "http.response.body", "body": b"", "more_body": False})
+        status = response.status_code
+        if not 200 <= status < 600:
+            raise _Refused(502, "api_error", f"the upstream {self.upstream.name} answers with no valid status")
+        headers = [*_without(response.headers.raw, _HOP), *self._reply()]
+        self.entry.stream = _streams(headers)
+        await self._start(status, headers)
+        async for chunk in response.stream:  # type: ignore[union-attr]
+            await self.send({"type": "http.response.body", "body": chunk, "more_body": True})
 
     async def _start(self, status: int, headers: Headers) -> None:
         self.started, self.entry.status = True, status
@@ -235,20 +239,10 @@ class _Exchange:
 
     async def _refuse(self, refused: _Refused) -> None:
         anthropic = self.anthropic or self.protocol == "messages"
-        data = json.dumps(error_body(anthropic, refused.kind, f"laconic: {refused}")).encode()
+        data = json.dumps(_error(anthropic, refused.kind, f"laconic: {refused}")).encode()
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(data)).encode())]
         await self._start(refused.status, [*headers, *self._reply()])
         await self.send({"type": "http.response.body", "body": data, "more_body": False})
-
-
-@asynccontextmanager
-async def _closing(response: httpx.Response) -> AsyncIterator[None]:
-    """Free its connection at the end, also when the client has hung up."""
-    try:
-        yield
-    finally:
-        with anyio.CancelScope(shield=True):
-            await response.aclose()
 
 
 class _Stream(httpx.AsyncByteStream):
@@ -261,7 +255,7 @@ class _Stream(httpx.AsyncByteStream):
         return self._pieces
 
 
-def error_body(anthropic: bool, kind: str, message: str) -> dict[str, Any]:
+def _error(anthropic: bool, kind: str, message: str) -> dict[str, Any]:
     """An error in the form that a protocol's clients read."""
     if anthropic:
         return {"type": "error", "error": {"type": kind, "message": message}}

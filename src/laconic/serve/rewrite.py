@@ -12,7 +12,10 @@ request, byte by byte. So that they never change:
    two workers decide at the same moment ends as one, and rules, models and questions that change later find a row.
 3. *A turn may grow before it is answered* (a retry with one message more, results of tools one by one). The row of its
    longest beginning that was sent says what was done with those parts; only the others are decided.
-4. *All other bytes are the client's*: strings are replaced in place, from the store, never compressed again.
+4. *What is not sent is not written down.* Who waits and gives up claims the deadline before sending something else; a
+   thread that comes after has decided nothing (guard.py). What the upstream rejects was never accepted, so nothing of
+   it is cached: it is decided anew, for the only time, to stay whole.
+5. *All other bytes are the client's*: strings are replaced in place, from the store, never compressed again.
 
 The question a part is compressed for is the user's newest when the part is new; since that may come after the part in
 its turn, the row's key is of the whole turn: the same document under two questions is two rows, and each conversation

@@ -23,7 +23,7 @@ from laconic.serve.app import create_app
 from laconic.serve.config import Config
 from laconic.serve.metrics import FOLDER
 from laconic.serve.rules import Rules
-from laconic.serve.service import Service
+from laconic.serve.service import LOCAL, Service
 
 
 def run(config: Config, rules: Rules) -> int:
@@ -31,7 +31,9 @@ def run(config: Config, rules: Rules) -> int:
     listening = _listen(config.host, config.port)
     host, port = listening.getsockname()[:2]
     say(f"laconic listens on http://{f'[{host}]' if ':' in host else host}:{port} for {', '.join(config.upstreams)}")
-    settings = settings_of(config, rules)
+    if not config.key and not LOCAL.fullmatch(config.host):
+        say("laconic: without a key (LACONIC_KEY) whoever reaches this address can use the server and see its counts")
+    settings = _settings(config, rules)
     with suppress(KeyboardInterrupt):
         if config.workers == 1:
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn repeats it when all has ended well
@@ -43,7 +45,7 @@ def run(config: Config, rules: Rules) -> int:
     return 0
 
 
-def settings_of(config: Config, rules: Rules) -> uvicorn.Config:
+def _settings(config: Config, rules: Rules) -> uvicorn.Config:
     """How uvicorn is to serve."""
     return uvicorn.Config(
         partial(build, config, rules),
@@ -51,6 +53,7 @@ def settings_of(config: Config, rules: Rules) -> uvicorn.Config:
         workers=config.workers,
         log_config=None,
         access_log=False,
+        proxy_headers=False,
         server_header=False,
         date_header=False,
         ws="none",
@@ -75,7 +78,8 @@ def _shared_metrics() -> Iterator[None]:
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
+    # The protocol is named so that asyncio knows it, and lets no piece of a stream wait for the one before (Nagle).
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))

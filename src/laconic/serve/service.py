@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -30,9 +31,10 @@ if TYPE_CHECKING:
     from laconic.compressor import Compressor
 
 Endpoint = Callable[[Request], Awaitable[Response]]
-_LOCAL = ("127.0.0.1", "localhost", "::1")
+LOCAL = re.compile(r"(localhost|127\.0\.0\.1|\[?::1\]?)(:\d+)?")
 KEY_HEADER = "x-laconic-key"
 _GRACE = 0.5  # seconds: a compressor that heeds the deadline ends in this time, with what it has
+_REPLAY = 10.0  # seconds for what was decided before: longer than it ever takes, since without it the cache is lost
 _PATIENCE = 1.0  # seconds that a request waits for other processes at the store
 _QUICK = 4  # threads for requests in which nothing is to be compressed
 
@@ -60,7 +62,7 @@ class Service:
         """Off the event loop, in bounded time: first all of it, then without anything new, then not at all."""
         began = time.perf_counter()
         limit = self.config.seconds
-        for seconds, patience in ((limit, limit + _GRACE), (0.0, limit)):
+        for seconds, patience in ((limit, limit + _GRACE), (0.0, _REPLAY)):
             deadline = Deadline(seconds)
             work = self._run(protocol, body, headers, deadline)
             done, _ = await asyncio.wait([work], timeout=patience)
@@ -123,7 +125,8 @@ class Service:
             keys += [text.removeprefix("Bearer ") for text in request.headers.getlist("authorization")]
             if not self.permits(*(key.encode("latin-1") for key in keys)):
                 return refusal(401, f"this server needs its key in the header {KEY_HEADER} or as a bearer token")
-            if not self.config.key and self.config.host in _LOCAL and request.url.hostname not in _LOCAL:
+            named = [self.config.host, request.headers.get("host", "")]
+            if not self.config.key and [bool(LOCAL.fullmatch(name)) for name in named] == [True, False]:
                 return refusal(403, "this host name does not lead here; use http://localhost, or run with a key")
             return await endpoint(request)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes, urlsplit
 
@@ -11,7 +11,6 @@ from laconic.errors import InputError
 from laconic.serve.reading import short
 
 _NAME = re.compile(r"(?!v\d)[a-z][a-z0-9_-]*")  # it begins paths, as /v1 does
-_OWN = ("healthz", "metrics", "openapi", "assets")  # what other paths begin with
 _UNSAFE = re.compile(rb"[\x00-\x1f\x7f]|^//|(?:^|[/\\])\.\.?(?:[/\\;]|$)")  # of a path without %xx
 
 
@@ -27,7 +26,7 @@ class Upstream:
     url: str
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name) or self.name in _OWN:
+        if not _NAME.fullmatch(self.name):
             raise InputError(f"an upstream's name must be of a-z, 0-9, - and _, such as openai, got {short(self.name)}")
         if "@" in self.url or "?" in self.url or "#" in self.url:  # not to be shown
             raise InputError("an upstream's URL may hold no key, user or query; clients send their keys themselves")
@@ -48,7 +47,7 @@ class Upstream:
         """The path to ask for. A URL with a version in it (`…/v1`) says so in place of the request's `/v1`."""
         if re.search(r"/v\d", self.base) and path.startswith(b"/v1/"):
             path = path[3:]
-        return self.base.encode() + path or b"/"
+        return self.base.encode() + path
 
 
 class Upstreams:
@@ -61,12 +60,29 @@ class Upstreams:
 
     def choose(self, path: bytes, anthropic: bool) -> tuple[Upstream, bytes]:
         """(whom to ask, the path without the upstream's name)."""
-        first, slash, rest = path[1:].partition(b"/")
+        first, _, rest = path[1:].partition(b"/")
         named = self._all.get(first.decode("latin-1"))
         if named:
-            return named, slash + rest
+            return named, b"/" + rest
         usual = self._all.get("anthropic" if anthropic or path.startswith(b"/v1/messages") else "openai")
         return usual or next(iter(self._all.values())), path
+
+
+def named(given: Iterable[str]) -> dict[str, str]:
+    """URLs by name, from NAME=URL; a URL alone is called "anthropic" if it says so, else "openai".
+
+    >>> named(["https://api.anthropic.com", "mine=http://localhost:8000"])
+    {'anthropic': 'https://api.anthropic.com', 'mine': 'http://localhost:8000'}
+    """
+    found = dict[str, str]()
+    for text in given:
+        name, equals, url = text.strip().partition("=")
+        if not equals or ":" in name:  # the = is a part of the URL
+            name, url = "anthropic" if "anthropic" in text else "openai", text.strip()
+        if name in found:
+            raise InputError(f"two upstreams are named {name}; pass --upstream NAME=URL")
+        found[name] = url
+    return found
 
 
 def safe(path: bytes) -> bool:
