@@ -277,9 +277,10 @@ def test_no_connection_is_lost_to_clients_that_hang_up(tmp_path):
         read_until(connection)
 
     with against(answer, tmp_path) as (url, contacts):
-        for kind in ("silent", "streams") * 10:
+        for number, kind in enumerate(("silent", "streams") * 10, 1):
             with connect(url) as client:
                 client.sendall(post(CHAT, STREAMED, f"x-kind: {kind}"))
+                until(lambda n=number: len(contacts.heads) == n)
                 if kind == "streams":
                     read_until(client, b"data: ")
         until(lambda: contacts.ended == 20 and not contacts.open, 5)
