@@ -12,9 +12,9 @@ connection, which is about 130 requests and 2700 events a second: below saturati
     replayed   laconic, a chat with 4 results of tools of 1000 tokens each that were compressed before
     new        laconic, a result of 1000 tokens that it has not seen, from 2 clients (beside `direct` of 200)
 
-Then what happens above saturation: streams without pauses from as many clients as before, for the requests/s; and
-paced streams with a new result each (`overload`): how long does a request wait, how many go out whole? At last memory:
-resident megabytes of laconic before, after a tenth, and after all of --requests short chats.
+Before that memory: resident megabytes of a fresh laconic before, after a tenth, and after all of --requests short
+chats. After it what happens above saturation: streams without pauses from as many clients, for the requests/s; and
+paced streams with a new result each: how long does a request wait, how many go out whole?
 
 First: from sending a request to the first event of its answer. Event: from the upstream's write to the client's read.
 Added: these percentiles less those of `direct`. CPU: of the proxy's process, a request. On a busy machine latencies
@@ -101,10 +101,10 @@ class Bench:
         """Rows of each table, which are printed as they come."""
         await self._load("replayed", Answers(), 1, (request(self.replay()) for _ in range(CONVERSATIONS)))
         return {
+            "memory": _shown("Memory of laconic, MB resident", HEAD_MEMORY, await self._memory(requests)),
             "paced": _shown("Paced streams, ms", HEAD, await self._paced()),
             "fast": _shown("Above saturation", HEAD_FAST, await self._fast()),
             "overload": _shown("Everything new, ms", HEAD_OVER, await self._overload()),
-            "memory": _shown("Memory of laconic, MB resident", HEAD_MEMORY, await self._memory(requests)),
         }
 
     async def _paced(self) -> list[Row]:

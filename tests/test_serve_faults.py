@@ -522,6 +522,20 @@ def test_a_store_that_cannot_be_made_stops_no_request(address, upstream, tmp_pat
     assert upstream.received[0].body == WORTH_IT
 
 
+def test_a_store_that_another_process_holds_stops_no_request(address, upstream, tmp_path):
+    with proxied(address, tmp_path) as url:
+        assert httpx.post(url + CHAT, content=WORTH_IT).status_code == 200
+        database = sqlite3.connect(tmp_path / "decisions.sqlite")
+        database.execute("BEGIN IMMEDIATE")
+        new = body("chat", [user("chat", "look"), tool("chat", long("u"))])
+        answers = [httpx.post(url + CHAT, content=data) for data in (WORTH_IT, new)]
+        database.rollback()
+        database.close()
+    assert [answer.headers["x-laconic-did"] for answer in answers] == ["newest=1,compressed=1", "newest=1,store=1"]
+    assert upstream.received[1].body == upstream.received[0].body
+    assert upstream.received[2].body == new
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A disk of 256 kB."""
