@@ -89,15 +89,11 @@ def message(answer):
 def test_no_upstream_is_a_502_with_advice(tmp_path):
     with socket.socket() as nobody:  # bound, so that no one else listens there
         nobody.bind(("127.0.0.1", 0))
-        check_unreached(f"http://127.0.0.1:{nobody.getsockname()[1]}", tmp_path)
-
-
-def check_unreached(nobody, store):
-    with proxied(nobody, store) as url:
-        for protocol in PROTOCOLS:
-            answer = httpx.post(url + PATHS[protocol], content=body(protocol, [user(protocol, "hi")]))
-            assert answer.status_code == 502
-            assert "cannot be reached; check the address and that it runs" in message(answer)
+        with proxied(f"http://127.0.0.1:{nobody.getsockname()[1]}", tmp_path) as url:
+            for protocol in PROTOCOLS:
+                answer = httpx.post(url + PATHS[protocol], content=body(protocol, [user(protocol, "hi")]))
+                assert answer.status_code == 502
+                assert "cannot be reached; check the address and that it runs" in message(answer)
 
 
 def test_an_upstream_that_hangs_is_a_504_with_advice(tmp_path):
