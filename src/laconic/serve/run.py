@@ -57,6 +57,8 @@ def _settings(config: Config, rules: Rules) -> uvicorn.Config:
         proxy_headers=False,
         server_header=False,
         date_header=False,
+        http="h11",  # whatever else is installed: it refuses what a proxy must not pass on, such as two hosts
+        loop="asyncio",
         ws="none",
         timeout_keep_alive=75,
         timeout_graceful_shutdown=config.grace,
@@ -89,4 +91,5 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.close()
         raise InputError(f"cannot listen on {host}, port {port}: {error.strerror}; pass another --port") from None
     listening.set_inheritable(True)
+    listening.listen(2048)  # who asks while the model is being read waits for it
     return listening
