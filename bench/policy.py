@@ -1,0 +1,78 @@
+"""Does a policy keep what its reader needs? Texts that neither has seen, compressed without the question.
+
+    python bench/policy.py build/policy-data/test.jsonl --reader checkpoints/laconic-lm \\
+        --before build/policy-base/model --after build/policy/model [--rate 0.3] [--json OUT]
+
+The reader answers from what is kept. *reward*: how likely the right answer is, next to what it is given the full text
+(`laconic.train.rewards.Likelihood`); *right*: share of answers that are right word for word. 95 % bootstrap intervals
+over texts; the differences are of the same texts. *facts*: share of the words of sentences with a made-up name that
+stay; *other*: the same of all other sentences.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+import laconic
+from laconic.compressor import Compressor
+from laconic.eval.data import Example
+from laconic.eval.metrics import exact_match
+from laconic.eval.stats import difference, mean
+from laconic.train.rewards import Likelihood, Local
+
+ANSWER = 6  # tokens, at most
+
+
+def methods(before: str, after: str) -> dict[str, Compressor]:
+    """What is compared; all but the last are baselines."""
+    controls = {name: laconic.load(method=name) for name in ("random", "tfidf")}
+    return {**controls, "laconic-small": laconic.load(), "before": laconic.load(before), "after": laconic.load(after)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="JSON lines with text, question, answer")
+    parser.add_argument("--reader", required=True, help="causal language model")
+    parser.add_argument("--before", required=True, help="model that the policy started from")
+    parser.add_argument("--after", required=True, help="the policy")
+    parser.add_argument("--rate", type=float, default=0.3)
+    parser.add_argument("--json", type=Path, help="write the numbers of each text there")
+    args = parser.parse_args()
+    records = [json.loads(line) for line in args.data.open(encoding="utf-8")]
+    examples = [Example("", r["text"], r["question"], (r["answer"],)) for r in records]
+    with TemporaryDirectory() as folder:
+        reader = Local(args.reader, ANSWER, Path(folder) / "answers.sqlite")
+        kept = {"nothing": [""] * len(records), "everything": [r["text"] for r in records]}
+        rates = {"nothing": [0.0], "everything": [1.0]}
+        for name, compressor in methods(args.before, args.after).items():
+            made = [compressor.compress(r["text"], rate=args.rate) for r in records]
+            kept[name], rates[name] = [m.text for m in made], [m.rate for m in made]
+        reward = {name: Likelihood(reader)(texts, examples) for name, texts in kept.items()}
+        right = {name: answers(reader, texts, examples) for name, texts in kept.items()}
+        reader.close()
+    print(f"{len(records)} texts, rate {args.rate}\n\n| kept by | tokens | reward | right |\n|---|--:|--:|--:|")
+    for name in kept:
+        print(f"| {name} | {np.mean(rates[name]):.3f} | {mean(reward[name])} | {mean(right[name])} |")
+    for name in ("before", "laconic-small", "tfidf", "random"):
+        gain = [difference(column["after"], column[name]) for column in (reward, right)]
+        print(f"| after - {name} | | {gain[0]} | {gain[1]} |")
+    for name in ("before", "after"):
+        print(f"\n{name}:", *kept[name][:3], sep="\n\n")
+    if args.json:
+        args.json.write_text(json.dumps({"reward": reward, "right": right, "kept": kept}))
+
+
+def answers(reader: Local, texts: list[str], examples: list[Example]) -> list[float]:
+    """1 for each answer that is right."""
+    said = reader.answers(texts, examples)
+    return [exact_match(str(a), list(e.answers)) for a, e in zip(said, examples, strict=True)]
+
+
+if __name__ == "__main__":
+    main()
