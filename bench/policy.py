@@ -5,15 +5,14 @@
 
 The reader answers from what is kept. *reward*: how likely the right answer is, next to what it is given the full text
 (`laconic.train.rewards.Likelihood`); *right*: share of answers that are right word for word. 95 % bootstrap intervals
-over texts; the differences are of the same texts. *facts*: share of the words of sentences with a made-up name that
-stay; *other*: the same of all other sentences.
+over texts; the differences are of the same texts. *whole facts*: share of the facts of a text that stay word for word,
+whichever of them is asked for.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -37,7 +36,7 @@ def methods(before: str, after: str) -> dict[str, Compressor]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="JSON lines with text, question, answer")
+    parser.add_argument("data", type=Path, help="JSON lines with text, question, answer, facts")
     parser.add_argument("--reader", required=True, help="causal language model")
     parser.add_argument("--before", required=True, help="model that the policy started from")
     parser.add_argument("--after", required=True, help="the policy")
@@ -56,12 +55,13 @@ def main() -> None:
         reward = {name: Likelihood(reader)(texts, examples) for name, texts in kept.items()}
         right = {name: answers(reader, texts, examples) for name, texts in kept.items()}
         reader.close()
-    print(f"{len(records)} texts, rate {args.rate}\n\n| kept by | tokens | reward | right |\n|---|--:|--:|--:|")
+    whole = {name: [stays(r["facts"], t) for r, t in zip(records, texts, strict=True)] for name, texts in kept.items()}
+    columns = (reward, right, whole)
+    print(f"{len(records)} texts\n\n| kept by | tokens | reward | right | whole facts |\n|---|--:|--:|--:|--:|")
     for name in kept:
-        print(f"| {name} | {np.mean(rates[name]):.3f} | {mean(reward[name])} | {mean(right[name])} |")
+        print(f"| {name} | {np.mean(rates[name]):.3f} |", *(f"{mean(column[name])} |" for column in columns))
     for name in ("before", "laconic-small", "tfidf", "random"):
-        gain = [difference(column["after"], column[name]) for column in (reward, right)]
-        print(f"| after - {name} | | {gain[0]} | {gain[1]} |")
+        print(f"| after - {name} | |", *(f"{difference(column['after'], column[name])} |" for column in columns))
     for name in ("before", "after"):
         print(f"\n{name}:", *kept[name][:3], sep="\n\n")
     if args.json:
@@ -72,6 +72,11 @@ def answers(reader: Local, texts: list[str], examples: list[Example]) -> list[fl
     """1 for each answer that is right."""
     said = reader.answers(texts, examples)
     return [exact_match(str(a), list(e.answers)) for a, e in zip(said, examples, strict=True)]
+
+
+def stays(facts: list[str], text: str) -> float:
+    """The share of the facts that the text has."""
+    return float(np.mean([fact in text for fact in facts]))
 
 
 if __name__ == "__main__":

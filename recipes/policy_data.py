@@ -2,10 +2,10 @@
 
     python recipes/policy_data.py ../shared/data build/policy-data
 
-Writes train.jsonl, dev.jsonl (which checkpoint is kept) and test.jsonl (what is reported): `text, question, answer`.
-laconic-lm cannot answer questions about most texts, but what is said of people in these words it hears nearly always, so
-what it does not answer is due to what was dropped. Dev and test have names that neither it nor the policy was trained
-on, and sentences of other abstracts. Seeded.
+Writes train.jsonl, dev.jsonl (which checkpoint is kept) and test.jsonl (what is reported): `text, question, answer,
+facts`. laconic-lm answers few questions about other texts, but what is said of people in these words it nearly always
+hears, so what it gets wrong is due to what was dropped. Dev and test have names that neither it nor the policy was
+trained on, and sentences of other abstracts. Seeded.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,14 +39,15 @@ def sentences(data: Path, held: bool) -> list[str]:
     return [s for text in texts for s in _END.split(text) if len(s) in LENGTH]
 
 
-def rows(count: int, others: list[str], random: np.random.Generator, fresh: bool) -> Iterator[dict[str, str]]:
+def rows(count: int, others: list[str], random: np.random.Generator, fresh: bool) -> Iterator[dict[str, Any]]:
     """Facts and sentences in any order, and a question about one of the facts."""
     for _ in range(count):
         told = facts(PEOPLE, KINDS, random, fresh=fresh)
-        chosen = random.choice(len(others), OTHERS, replace=False).tolist()
-        parts = [*_END.split(told.text), *(others[k] for k in chosen)]
+        said = _END.split(told.text)
+        parts = [*said, *(others[k] for k in random.choice(len(others), OTHERS, replace=False))]
         question, answer = told.questions[0]
-        yield {"text": " ".join(parts[k] for k in random.permutation(len(parts))), "question": question, "answer": answer}
+        text = " ".join(parts[k] for k in random.permutation(len(parts)))
+        yield {"text": text, "question": question, "answer": answer, "facts": said}
 
 
 def main(data: Path, out: Path) -> None:
