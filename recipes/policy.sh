@@ -25,6 +25,6 @@ for line in sys.stdin: print(json.dumps({k: json.loads(line)[k] for k in ("text"
 fi
 laconic train policy "$out/policy-data/train.jsonl" --dev "$out/policy-data/dev.jsonl" --base "$base" -o "$out/policy" \
     --algorithm taco-rl --rate 0.3 --tolerance 20 --reward-model "$reader" --reward likelihood --answer-tokens 6 \
-    --samples 8 --baseline others --entropy 0.001 --lr 1e-4 --steps 60 --window 320 "${@:3}"
+    --samples 8 --baseline others --entropy 0.001 --lr 1e-4 --steps 150 --window 320 "${@:3}"
 python bench/policy.py "$out/policy-data/test.jsonl" --reader "$reader" --before "$(dirname "$base")/model" \
     --after "$out/policy/model"
