@@ -1,4 +1,4 @@
-"""Does a policy keep what its reader needs? Texts that neither has seen, compressed without the question.
+"""Does a policy keep what its reader needs? Texts with made-up facts, compressed without the question.
 
     python bench/policy.py build/policy-data/test.jsonl --reader checkpoints/laconic-lm \\
         --before build/policy-base/model --after build/policy/model [--rate 0.3] [--json OUT]
@@ -29,7 +29,7 @@ ANSWER = 6  # tokens, at most
 
 
 def methods(before: str, after: str) -> dict[str, Compressor]:
-    """What is compared; all but the last are baselines."""
+    """What is compared, by the names of the rows."""
     controls = {name: laconic.load(method=name) for name in ("random", "tfidf")}
     return {**controls, "laconic-small": laconic.load(), "before": laconic.load(before), "after": laconic.load(after)}
 
