@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import product
@@ -414,6 +417,26 @@ def test_a_killed_run_goes_on_to_the_same_weights(base, files, tmp_path, monkeyp
     assert all(torch.equal(a, both[1]["model"][n]) for n, a in both[0]["model"].items())
     assert both[0]["state"] == both[1]["state"]
     assert (whole / "model.safetensors").read_bytes() == (tmp_path / "cut/checkpoint/model.safetensors").read_bytes()
+
+
+def test_two_processes_learn_together(base, server, tmp_path):
+    """As `torchrun` starts them: each draws for texts of its own, their gradients meet, and one of them writes."""
+    texts, dev = rows(tmp_path / "train.jsonl", range(160)), rows(tmp_path / "dev.jsonl", range(200, 220))
+    command = ["train", "policy", str(texts), "--dev", str(dev), "--base", str(base), "--algorithm", "taco-rl"]
+    command += ["--rate", "0.3", "--tolerance", "4", "--steps", "20", "--lr", "3e-3", "--samples", "6", "--batch", "4"]
+    command += ["--baseline", "others", "--window", "64", "-o", str(tmp_path / "run")]
+    command += ["--endpoint", f"http://127.0.0.1:{server.server_port}", "--endpoint-model", "m"]
+    run = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "laconic.cli"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([sys.executable, *run, *command], capture_output=True, text=True, env=env, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    seen = {content.split("\n")[0] for content, _ in server.asked}
+    assert sum(passage(k) in seen for k in range(160)) > 120  # one process alone, or both with the same texts: 80
+    both = torch.load(tmp_path / "run" / "resume.pt", weights_only=True)
+    assert len(both["rng"]) == 2 and not torch.equal(both["rng"][0][0], both["rng"][1][0])
+    history = both["state"]["history"]
+    assert len(history) == 11 and max(h["reward"] for h in history) > history[0]["reward"] + 0.2
+    assert done.stdout.splitlines() == [str(tmp_path / "run" / "model")]
 
 
 def test_other_rewards_or_settings_do_not_go_on(base, files, tmp_path):

@@ -173,6 +173,7 @@ class _Run(Loop):
         self.state, self.steps = _State(), s.steps
         every = max(1, s.steps // _TIMES)
         self.ends = [*range(every, s.steps, every), s.steps]
+        torch.manual_seed(s.seed + self.accelerator.process_index)  # the processes draw for texts of their own
         self._start()
         if not self.state.history:
             self._judge()
