@@ -218,6 +218,21 @@ def test_of_the_last_tokens_alone_nll_is_the_same(decoder):
     np.testing.assert_allclose(found[1, 1:30], expected[1, 1:30], atol=1e-5)
 
 
+def test_our_attention_is_that_of_transformers(tmp_path, pair):
+    """Which is only used in bfloat16; with softcaps, sliding windows, shared keys, and padding on the left."""
+    from laconic.backends.decoder import _plain_attention
+
+    _, model = pair
+    model.save_pretrained(tmp_path)
+    decoder = TorchDecoder(tmp_path, "cpu")
+    heads = [TOKENS[:3], TOKENS[:9]]
+    expected = nll(decoder, TOKENS)[1:], decoder.session(heads).read(TOKENS[20:60])
+    _plain_attention(decoder._model)
+    assert decoder._model.config._attn_implementation == "laconic"
+    np.testing.assert_allclose(nll(decoder, TOKENS)[1:], expected[0], atol=1e-5)
+    np.testing.assert_allclose(decoder.session(heads).read(TOKENS[20:60]), expected[1], atol=1e-5)
+
+
 def test_the_head_of_a_session_stays_when_the_window_slides(decoder):
     """Tokens far beyond the window still depend on a head of several tokens."""
     values = []
