@@ -31,7 +31,7 @@ from laconic.text import Bools, Floats, Ints, Tiling, total
 
 _SEGMENT = 200  # tokens, as in the package
 _COARSE = 2.0  # k of LLMLingua
-_COARSE_ASKED, _SPREAD = 1.5, 0.6  # k and δτ of LongLLMLingua, where 2 and 0.3 leave too much of what does not answer
+_COARSE_ASKED, _SPREAD = 1.25, 0.6  # k and δτ of LongLLMLingua, where 2 and 0.3 leave too much of what does not answer
 _DROPPED = -1.0  # the share of a paragraph that goes as a whole
 
 Shares = npt.NDArray[np.float64]
