@@ -327,7 +327,7 @@ def _for_cpu(torch: Any, model: Any) -> Any:
 
 
 def _plain_attention(model: Any) -> None:
-    """In bfloat16 on a CPU `_attention` takes half the time of that of transformers' plain one or torch's fused one."""
+    """In bfloat16 on a CPU `_attention` takes half the time of the plain form in transformers, or torch's fused one."""
     try:
         from transformers import AttentionInterface, AttentionMaskInterface
         from transformers.masking_utils import eager_mask
