@@ -70,9 +70,9 @@ class Fake:
 
     def __init__(self, chance: Callable[[int, list[int]], float]) -> None:
         self.chance = chance
-        self.read: list[tuple[list[int], list[int]]] = []  # (ids before, ids) of every extension of a session
+        self.read: list[tuple[list[int], list[int]]] = []  # (ids before, ids) of every reading of a session
 
-    def nll(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    def nll(self, ids: np.ndarray, mask: np.ndarray, last: int | None = None) -> np.ndarray:
         found = np.full(ids.shape, np.nan, np.float32)
         for row, tokens, n in zip(found, ids.tolist(), mask.sum(1), strict=True):
             row[1:n] = [-np.log(self.chance(tokens[k], tokens[:k])) for k in range(1, n)]
@@ -90,8 +90,8 @@ class FakeSession:
     def length(self) -> int:
         return len(self.body)
 
-    def extend(self, ids: np.ndarray, known: int = 0) -> np.ndarray:
-        found = [self._after(head + self.body, ids.tolist())[known:] for head in self.heads]
+    def read(self, ids: np.ndarray) -> np.ndarray:
+        found = [self._after(head + self.body, ids.tolist()) for head in self.heads]
         self.body += ids.tolist()
         return np.array(found, "f4")
 
@@ -99,8 +99,9 @@ class FakeSession:
         self.owner.read.append((before, ids))
         return [-np.log(self.owner.chance(token, before + ids[:k])) for k, token in enumerate(ids)]
 
-    def truncate(self, length: int) -> None:
-        del self.body[length:]
+    def keep(self, which: np.ndarray) -> None:
+        before = len(self.body) - len(which)
+        self.body[before:] = [token for token, stays in zip(self.body[before:], which, strict=True) if stays]
 
 
 def word_model(chance: Callable[[str, list[str]], float], words: Iterable[str]) -> hub.LanguageModel:

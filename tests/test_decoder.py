@@ -101,46 +101,143 @@ def test_a_text_beyond_the_window_is_read_in_windows_that_overlap_by_half(pair):
 
 
 def test_a_session_in_pieces_is_one_call(pair):
+    """Up to the end of the window; where keys are not moved, also beyond it."""
     decoder, _ = pair
-    session = decoder.session([TOKENS[:1]])
-    pieces = [session.extend(part) for part in np.split(TOKENS[1:], [1, 1, 30, 62, 63, 64, 180, 300])]
-    np.testing.assert_allclose(np.concatenate(pieces, 1)[0], nll(decoder, TOKENS)[1:], atol=1e-4)
-    assert session.length == len(TOKENS) - 1
+    ids = TOKENS[: decoders.WINDOW] if decoder._moves else TOKENS
+    session = decoder.session([ids[:1]])
+    pieces = [session.read(part) for part in np.split(ids[1:], [1, 1, 30, 62, 63, 64, 180, 300])]
+    np.testing.assert_allclose(np.concatenate(pieces, 1)[0], nll(decoder, ids)[1:], atol=1e-4)
+    assert 31 <= session.length <= 63
+
+
+def test_keys_are_moved_where_they_are_rotated(pair):
+    decoder, model = pair
+    assert decoder._moves is (model.config.model_type != "gpt2")
+
+
+STEPS = st.lists(st.tuples(st.integers(0, 20), st.integers(0, 2**20 - 1)), max_size=6)
+
+
+def some(bits, n):
+    return np.array([bits >> k & 1 for k in range(n)], bool)
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 90), st.integers(0, 150)), max_size=6), st.integers(1, 20))
-def test_a_truncated_session_is_a_fresh_one(decoder, steps, head):
-    """After any history of extending and truncating."""
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 60)), max_size=6), st.integers(1, 20))
+def test_a_session_cut_back_is_a_fresh_one(decoder, steps, head):
+    """After any history within the window."""
     session, body = decoder.session([TOKENS[:head]]), np.zeros(0, np.int64)
-    for k, (more, keep) in enumerate(steps):
-        part = TOKENS[50 * k : 50 * k + more]
-        session.extend(part)
-        session.truncate(keep)
-        body = np.append(body, part)[:keep]
+    for k, (more, stay) in enumerate(steps):
+        part = TOKENS[50 * k : 50 * k + min(more, decoder.window - head - len(body))]
+        session.read(part)
+        body = np.append(body, part)
+        session.keep(np.arange(len(body)) < stay)
+        body = body[:stay]
+        assert session.length == len(body)
     fresh = decoder.session([TOKENS[:head]])
-    fresh.extend(body)
-    assert session.length == fresh.length == len(body)
-    np.testing.assert_allclose(session.extend(TOKENS[300:320]), fresh.extend(TOKENS[300:320]), atol=1e-4)
+    fresh.read(body)
+    more = TOKENS[300 : 300 + decoder.window - head - len(body)]
+    np.testing.assert_allclose(session.read(more), fresh.read(more), atol=1e-4)
+
+
+@pytest.fixture(scope="module", params=decoders.PLAIN)
+def shallow(request, tmp_path_factory):
+    """With one layer keys and values know no other tokens."""
+    folder = tmp_path_factory.mktemp(request.param)
+    return TorchDecoder(decoders.build(folder, request.param, num_hidden_layers=1, max_position_embeddings=200), "cpu")
+
+
+@settings(max_examples=20, deadline=None)
+@given(STEPS, st.integers(1, 20), st.integers(1, 20))
+def test_moved_keys_are_those_read_again(shallow, steps, one, other):
+    """A session of one layer that forgot any tokens is a fresh one which never read them, after either head."""
+    heads = [TOKENS[:one], TOKENS[7 : 7 + other]]
+    session, body = shallow.session(heads), np.zeros(0, np.int64)
+    for k, (more, bits) in enumerate(steps):
+        part = TOKENS[50 * k : 50 * k + more]
+        session.read(part)
+        session.keep(some(bits, more))
+        body = np.append(body, part[some(bits, more)])
+    fresh = shallow.session(heads)
+    fresh.read(body)
+    assert session.length == len(body)
+    np.testing.assert_allclose(session.read(TOKENS[300:320]), fresh.read(TOKENS[300:320]), atol=1e-4)
+
+
+@settings(max_examples=20, deadline=None)
+@given(STEPS)
+def test_keys_that_cannot_be_moved_are_read_again(still, steps):
+    session, body = still.session([TOKENS[:3]]), np.zeros(0, np.int64)
+    for k, (more, bits) in enumerate(steps):
+        part = TOKENS[50 * k : 50 * k + min(more, 40 - len(body))]
+        session.read(part)
+        session.keep(some(bits, len(part)))
+        body = np.append(body, part[some(bits, len(part))])
+    expected = nll(still, np.concatenate([TOKENS[:3], body, TOKENS[300:320]]))[-20:]
+    np.testing.assert_allclose(session.read(TOKENS[300:320])[0], expected, atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def still(tmp_path_factory):
+    decoder = TorchDecoder(decoders.build(tmp_path_factory.mktemp("gpt2"), "gpt2"), "cpu")
+    assert not decoder._moves
+    return decoder
+
+
+def test_what_stays_is_not_read_again(decoder, monkeypatch):
+    read = []
+    states = decoder._states
+    monkeypatch.setattr(decoder, "_states", lambda ids, *rest: read.append(ids.shape[1]) or states(ids, *rest))
+    session = decoder.session([TOKENS[:1]])
+    for k in range(5):
+        session.read(TOKENS[20 * k : 20 * k + 20])
+        session.keep(np.arange(20) % 2 == 1)
+    assert read == [20] * 5
+    session.read(TOKENS[200:300])  # to the end of the window, and on in the next
+    assert sum(read) == 200 and session.length <= 63
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(1, 20), st.integers(1, 20), st.integers(0, 40), st.lists(st.integers(1, 100), max_size=5))
-def test_a_session_with_two_heads_is_two_sessions(decoder, one, other, known, parts):
+@given(st.integers(1, 20), st.integers(1, 20), st.lists(st.integers(1, 100), max_size=5))
+def test_a_session_with_two_heads_is_two_sessions(decoder, one, other, parts):
     """As long as both have room in one window; then both begin the next one where the longer one must."""
     heads = [TOKENS[:one], TOKENS[7 : 7 + other]]
     body = TOKENS[100 : 100 + decoder.window - max(one, other)]
     both, alone = decoder.session(heads), [decoder.session([head]) for head in heads]
     for part in np.split(body, np.minimum(np.cumsum(parts), len(body))):
-        expected = [session.extend(part)[0, known:] for session in alone]
-        np.testing.assert_allclose(both.extend(part, known=known), expected, atol=1e-4)
+        expected = [session.read(part)[0] for session in alone]
+        np.testing.assert_allclose(both.read(part), expected, atol=1e-4)
+
+
+def test_of_the_last_tokens_alone_nll_is_the_same(decoder):
+    ids = np.tile(TOKENS, (2, 1))
+    mask = (np.arange(400) < [[400], [30]]).astype(np.int64)
+    found, expected = decoder.nll(ids, mask, last=40), decoder.nll(ids, mask)
+    assert np.isnan(found[0, :360]).all() and np.isnan(found[1, 30:]).all()
+    np.testing.assert_allclose(found[0, 360:], expected[0, 360:], atol=1e-5)
+    np.testing.assert_allclose(found[1, 1:30], expected[1, 1:30], atol=1e-5)
+
+
+def test_our_attention_is_that_of_transformers(tmp_path, pair):
+    """Which is only used in bfloat16; with softcaps, sliding windows, shared keys, and padding on the left."""
+    from laconic.backends.decoder import _plain_attention
+
+    _, model = pair
+    model.save_pretrained(tmp_path)
+    decoder = TorchDecoder(tmp_path, "cpu")
+    heads = [TOKENS[:3], TOKENS[:9]]
+    expected = nll(decoder, TOKENS)[1:], decoder.session(heads).read(TOKENS[20:60])
+    _plain_attention(decoder._model)
+    assert decoder._model.config._attn_implementation == "laconic"
+    np.testing.assert_allclose(nll(decoder, TOKENS)[1:], expected[0], atol=1e-5)
+    np.testing.assert_allclose(decoder.session(heads).read(TOKENS[20:60]), expected[1], atol=1e-5)
 
 
 def test_the_head_of_a_session_stays_when_the_window_slides(decoder):
     """Tokens far beyond the window still depend on a head of several tokens."""
     values = []
     for head in (TOKENS[:9], TOKENS[20:29]):
-        values.append(decoder.session([head]).extend(TOKENS[100:300])[0, -50:])
+        values.append(decoder.session([head]).read(TOKENS[100:300])[0, -50:])
     assert (np.abs(values[0] - values[1]) > 1e-4).all()
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 Ids = npt.NDArray[np.int64]
 Logits = npt.NDArray[np.float32]
 Nats = npt.NDArray[np.float32]
+Bools = npt.NDArray[np.bool_]
 
 
 class Encoder(Protocol):
@@ -35,32 +36,37 @@ class Decoder(Protocol):
     start: int  # the token a text begins with (BOS); without one before it a first token has no evidence
     window: int  # tokens read at once, the head included
 
-    def nll(self, ids: Ids, mask: Ids) -> Nats:
+    def nll(self, ids: Ids, mask: Ids, last: int | None = None) -> Nats:
         """ids, mask int64[B, T] (mask 1 = token, 0 = padding, which is on the right) to float32[B, T].
 
-        NaN for the first token of a row and at padding. The other rows do not change a row beyond float error.
+        NaN for the first token of a row, at padding, and before the `last` tokens of a row (default: all). The other
+        rows do not change a row beyond float error.
         """
 
     def greedy(self, rows: Sequence[Ids], most: int) -> list[Ids]:
         """The most probable next tokens after each row, until the end of the text or `most` of them: int64[n] each."""
 
     def session(self, heads: Sequence[Ids]) -> Session:
-        """One text that grows and shrinks, read after each of B heads of 1 to `window - 2` tokens, int64[h] each."""
+        """One text, read part by part after each of B heads of 1 to `window - 2` tokens, int64[h] each."""
 
 
 class Session(Protocol):
-    """The tokens read so far. Extending in pieces gives the `nll` of all of it; a session serves one thread."""
+    """A text that is read part by part, and of which tokens are forgotten again; a session serves one thread.
+
+    Read in parts it has the `nll` of all of it, up to the end of the window. Tokens that stay may remember those that
+    were forgotten later, as their keys and values do; where keys cannot be moved they are read again.
+    """
 
     @property
     def length(self) -> int:
         """Tokens after the heads."""
         ...
 
-    def extend(self, ids: Ids, known: int = 0) -> Nats:
-        """Read on, int64[n]: the surprisal of all but the first `known`, float32[B, n - known], given all before."""
+    def read(self, ids: Ids) -> Nats:
+        """Read on, int64[n] to float32[B, n]: the surprisal of these given the head and all that stayed."""
 
-    def truncate(self, length: int) -> None:
-        """Forget the tokens from `length` on; a length that is not less than what was read changes nothing."""
+    def keep(self, which: Bools) -> None:
+        """Of the last n tokens, bool[n], only these stay. Other than `length`, n counts those that left the window."""
 
 
 def first_line(error: Exception) -> str:

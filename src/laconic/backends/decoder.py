@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from laconic.backends import Ids, Nats, first_line
+from laconic.backends import Bools, Ids, Nats, first_line
 from laconic.errors import MissingExtraError, ModelError
 
 _WINDOW = 4096  # tokens at most: more context hardly changes surprisal, and attention costs its square
 _TOGETHER = 4096  # tokens of one forward pass, padding included (a single row may have more)
-_PADDING = 0.2  # share of them that may be padding
+_PADDING = 0.1  # share of them that may be padding
 _SLICE = 256  # positions whose logits exist at a time: float32[256, vocabulary]
 _COLUMNS = 512  # positions read at a time, so that attention weights stay small
+_TURNED = 0.02  # of the largest key: how far those that were moved may be off
 _TOLERANCE = {2: 0.2, 4: 1e-3}  # nats between our way and the model's own, by bytes of a weight
 
 
@@ -47,11 +48,16 @@ class TorchDecoder:
         self.window = min(_WINDOW, getattr(config, "max_position_embeddings", None) or _WINDOW)
         self._try_out()
 
-    def nll(self, ids: Ids, mask: Ids) -> Nats:
-        """float32[B, T], nats; NaN for the first token of a row and at padding."""
+    def nll(self, ids: Ids, mask: Ids, last: int | None = None) -> Nats:
+        """float32[B, T], nats; NaN for the first token of a row, at padding, and before the `last` of a row."""
         found: Nats = np.full(ids.shape, np.nan, np.float32)
         lengths = mask.sum(1).tolist()
-        pieces = [(row, first, *place) for row, n in enumerate(lengths) for first, *place in _windows(n, self.window)]
+        pieces = [
+            (row, first, max(new, n - (last or n)), end)
+            for row, n in enumerate(lengths)
+            for first, new, end in _windows(n, self.window)
+            if end > n - (last or n)
+        ]
         for batch in _batches(sorted(pieces, key=lambda p: p[3] - p[1])):
             rows = [np.append(ids[row, :1], ids[row, first:end]) for row, first, _, end in batch]
             values = iter(self._surprisal_of_rows(rows, [end - new for _, _, new, end in batch]))
@@ -99,7 +105,7 @@ class TorchDecoder:
         return first if isinstance(first, list) else [int(first)]
 
     def session(self, heads: Sequence[Ids]) -> TorchSession:
-        """A text that grows and shrinks, read after each of these heads of 1 to `window - 2` tokens."""
+        """A text, read part by part after each of these heads of 1 to `window - 2` tokens."""
         assert all(1 <= len(head) <= self.window - 2 for head in heads), "a head leaves no room"
         return TorchSession(self, heads)
 
@@ -147,12 +153,49 @@ class TorchDecoder:
         parts = [np.zeros(0, np.float32)]
         with self._torch.inference_mode():
             for k in range(0, len(targets), _SLICE):
-                logits = self._head(states[k : k + _SLICE]).float()
+                logits = self._head(states[k : k + _SLICE])
                 if self._cap:
-                    logits = self._cap * self._torch.tanh(logits / self._cap)
-                own = logits.gather(1, wanted[k : k + _SLICE, None])[:, 0]
-                parts.append((logits.logsumexp(-1) - own).cpu().numpy())
+                    logits = self._cap * self._torch.tanh(logits.float() / self._cap)
+                chances = logits.log_softmax(-1, dtype=self._torch.float32)
+                parts.append(-chances.gather(1, wanted[k : k + _SLICE, None])[:, 0].cpu().numpy())
         return np.concatenate(parts)
+
+    def _select(self, cache: Any, places: Ids, same: int) -> None:
+        """Only what is at these places stays in the cache, moved to places that follow each other.
+
+        same: how many of the first places are so already.
+        """
+        moves = np.arange(len(places)) - places
+        stay, by = (self._torch.from_numpy(x[same:]).to(self._device) for x in (places, moves))
+        for layer in cache.layers:
+            moved = self._moved(layer.keys[:, :, stay], by)
+            layer.keys = self._torch.cat([layer.keys[:, :, :same], moved], 2)
+            layer.values = self._torch.cat([layer.values[:, :, :same], layer.values[:, :, stay]], 2)
+
+    def _moved(self, keys: Any, moves: Any) -> Any:
+        """Keys, float[B, heads, n, D], as if their tokens stood so many places further on: RoPE rotates them."""
+        with self._torch.inference_mode():
+            cos, sin = self._model.base_model.rotary_emb(keys.float(), moves[None])
+            turned, rest = keys[..., : cos.shape[-1]], keys[..., cos.shape[-1] :]
+            left, right = turned.chunk(2, -1)
+            turned = turned * cos[:, None] + self._torch.cat([-right, left], -1) * sin[:, None]
+            return self._torch.cat([turned.to(keys.dtype), rest], -1)
+
+    def _can_move(self) -> bool:
+        """Does a token that is read at place 5, alone, get the keys of place 0 in all layers when it is moved there?"""
+        from transformers import DynamicCache
+
+        caches: list[Any] = [DynamicCache(), DynamicCache()]
+        for place, cache in zip((0, 5), caches, strict=True):
+            self._states(np.array([[self.start]]), cache, np.array([[-place]]))
+        back, gaps = self._torch.tensor([-5], device=self._device), []
+        try:
+            for here, there in zip(caches[0].layers, caches[1].layers, strict=True):
+                gap = (self._moved(there.keys, back) - here.keys).abs().max()
+                gaps.append(float(gap / here.keys.abs().max()))
+        except Exception:  # no RoPE, another kind of it, or an older transformers
+            return False
+        return max(gaps) < _TURNED
 
     def _try_out(self) -> None:
         """Five tokens after two heads, in pieces of which one is read twice, against the model's own logits."""
@@ -165,10 +208,13 @@ class TorchDecoder:
                 with torch.inference_mode():
                     chances = self._model(input_ids=row).logits[0, -1 - len(body) : -1].float().log_softmax(-1)
                 expected.append(-chances.cpu().numpy()[np.arange(len(body)), body])
+            if self._device == "cpu" and self._head.weight.element_size() == 2:
+                _plain_attention(self._model)
+            self._moves = self._can_move()
             session = self.session(heads)
-            first, wrong = session.extend(body[:2]), session.extend(body[1:4])
-            session.truncate(1)
-            found = np.concatenate([first[:, :1], session.extend(body[1:])], 1)
+            first, wrong = session.read(body[:2]), session.read(body[1:4])
+            session.keep(np.arange(5) < 1)
+            found = np.concatenate([first[:, :1], session.read(body[1:])], 1)
         except Exception as error:  # a foreign model fails in its own way
             raise ModelError(f"{self.path} does not run as a decoder ({first_line(error)}); {_ADVICE}") from error
         gap = np.abs(found - expected).max()
@@ -180,64 +226,59 @@ class TorchDecoder:
 
 
 class TorchSession:
-    """Keys and values of what was read, all but its last token: that one is fed with what comes next.
+    """Keys and values of the heads and of what was kept, all but the last token: that is fed with what comes next.
 
-    Of two windows, that a text which is tried and cut back at the edge of one is not read again and again. A shorter
-    head is padded on the left.
+    A shorter head is padded on the left. Where keys can be moved, those of kept tokens close up; else kept tokens are
+    read again.
     """
 
     def __init__(self, owner: TorchDecoder, heads: Sequence[Ids]) -> None:
+        from transformers import DynamicCache
+
         self._owner = owner
         self._size = max(map(len, heads))
         self._padding = np.array([[self._size - len(head)] for head in heads])
-        self._heads = np.stack([np.append(np.full(self._size - len(head), owner.start), head) for head in heads])
-        self._room = owner.window - self._size
-        self._body = np.zeros(0, np.int64)
-        self._caches: dict[int, Any] = {}  # by where in the body their window begins
+        self._rows = np.stack([np.append(np.full(self._size - len(head), owner.start), head) for head in heads])
+        self._cache: Any = DynamicCache()  # without a config: sliding layers keep all, and can be cut back
 
     @property
     def length(self) -> int:
         """Tokens after the heads."""
-        return len(self._body)
+        return int(self._rows.shape[1]) - self._size
 
-    def extend(self, ids: Ids, known: int = 0) -> Nats:
-        """The surprisal of all but the first `known` of these tokens, int64[n] to float32[B, n - known]."""
-        found = [np.zeros((len(self._heads), 0), np.float32)]
+    def read(self, ids: Ids) -> Nats:
+        """The surprisal of these tokens, int64[n] to float32[B, n], after the heads and all that was kept."""
+        found = [np.zeros((len(self._rows), 0), np.float32)]
+        room = self._owner.window - self._size
         while len(ids):
-            first = _window_of(self.length, self._room)
-            part, ids = np.split(ids, [first + self._room - self.length])
-            self._body = np.append(self._body, part)
-            states = self._read(first)[:, -len(part) :]
-            wanted = np.tile(part[known:], len(self._heads))
-            values = self._owner._surprisal(states[:, known:].flatten(0, 1), wanted)
-            found.append(values.reshape(len(self._heads), -1))
-            known = max(0, known - len(part))
+            if self.length == room:
+                self.keep(np.arange(room) >= room - room // 2)
+            part, ids = np.split(ids, [room - self.length])
+            self._rows = np.concatenate([self._rows, np.tile(part, (len(self._rows), 1))], 1)
+            found.append(self._surprisal(len(part)))
         return np.concatenate(found, 1)
 
-    def truncate(self, length: int) -> None:
-        """Forget the tokens from `length` on."""
-        self._body = self._body[:length]
-        self._caches = {first: cache for first, cache in self._caches.items() if first <= self.length}
-        for first, cache in self._caches.items():
-            surplus = cache.get_seq_length() - (self._size + self.length - first - 1)
-            if surplus > 0:
-                cache.crop(-surplus)  # negative: how many to remove, in every version
+    def keep(self, which: Bools) -> None:
+        """Of the last tokens, bool[n], only these stay; those that a full window forgot are gone already."""
+        which = which[max(0, len(which) - self.length) :]
+        before = self._rows.shape[1] - len(which)
+        places = np.append(np.arange(before), before + np.flatnonzero(which))
+        if len(places) == self._rows.shape[1]:
+            return
+        self._rows = self._rows[:, places]
+        read = places[:-1]
+        same = int((read == np.arange(len(read))).sum())
+        if self._owner._moves:
+            self._owner._select(self._cache, read, same)
+        elif (surplus := self._cache.get_seq_length() - same) > 0:
+            self._cache.crop(-surplus)  # negative: how many to remove, in every version
 
-    def _read(self, first: int) -> Any:
-        """What the window whose body begins at `first` lacks: float[B, n, H], the states before each of its tokens."""
-        cache = self._cache(first)
-        body = np.tile(self._body[first:], (len(self._heads), 1))
-        rows = np.concatenate([self._heads, body], 1)[:, cache.get_seq_length() : -1]
-        return self._owner._states(rows, cache, self._padding if self._padding.any() else None)
-
-    def _cache(self, first: int) -> Any:
-        """That of the window whose body begins at `first`, empty if it is new; the one before it is kept too."""
-        from transformers import DynamicCache
-
-        if first not in self._caches:
-            self._caches[first] = DynamicCache()  # without a config: sliding layers keep all, and can be cut back
-            self._caches = {k: self._caches[k] for k in sorted(self._caches)[-2:]}
-        return self._caches[first]
+    def _surprisal(self, new: int) -> Nats:
+        """Of the last `new` tokens, after all that the cache lacks is read."""
+        rows = self._rows[:, self._cache.get_seq_length() : -1]
+        states = self._owner._states(rows, self._cache, self._padding if self._padding.any() else None)
+        values = self._owner._surprisal(states[:, -new:].flatten(0, 1), self._rows[:, -new:].ravel())
+        return values.reshape(len(self._rows), new)
 
 
 _ADVICE = "use a plain decoder such as those of Llama, Mistral, Qwen2, Phi or GPT-2"
@@ -282,12 +323,42 @@ def best_device(torch: Any) -> str:
 
 
 def _for_cpu(torch: Any, model: Any) -> Any:
-    """In bfloat16 the plain form of attention takes half the time of torch's fused one, which computes in float32."""
-    if model.dtype.itemsize != 2 or not computes_in_bfloat16(torch):
-        return model.float()
-    if hasattr(model, "set_attn_implementation"):  # not in the older transformers
-        model.set_attn_implementation("eager")
-    return model.bfloat16()
+    return model.bfloat16() if model.dtype.itemsize == 2 and computes_in_bfloat16(torch) else model.float()
+
+
+def _plain_attention(model: Any) -> None:
+    """In bfloat16 on a CPU `_attention` takes half the time of the plain form in transformers, or torch's fused one."""
+    try:
+        from transformers import AttentionInterface, AttentionMaskInterface
+        from transformers.masking_utils import eager_mask
+    except ImportError:  # an older transformers
+        return
+    AttentionInterface.register("laconic", _attention)
+    AttentionMaskInterface.register("laconic", eager_mask)
+    model.set_attn_implementation("laconic")
+
+
+def _attention(
+    module: Any,
+    query: Any,
+    key: Any,
+    value: Any,
+    mask: Any,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    **_: Any,
+) -> tuple[Any, None]:
+    """As `eager_attention_forward` of transformers' models: no copies of shared keys, and no weights in float32."""
+    rows, heads, new, size = query.shape
+    shared = key.shape[1]
+    grouped = (query * (scaling or size**-0.5)).reshape(rows, shared, -1, size)
+    weights = (grouped @ key.transpose(2, 3)).view(rows, heads, new, -1)
+    if softcap:  # Gemma 2
+        weights = softcap * (weights / softcap).tanh()
+    if mask is not None:
+        weights += mask
+    weights = weights.softmax(-1).view(rows, shared, grouped.shape[2], -1)
+    return (weights @ value).view(rows, heads, new, -1).transpose(1, 2).contiguous(), None
 
 
 def computes_in_bfloat16(torch: Any) -> bool:

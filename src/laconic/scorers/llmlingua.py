@@ -31,7 +31,7 @@ from laconic.text import Bools, Floats, Ints, Tiling, total
 
 _SEGMENT = 200  # tokens, as in the package
 _COARSE = 2.0  # k of LLMLingua
-_COARSE_ASKED, _SPREAD = 1.5, 0.6  # k and δτ of LongLLMLingua, where 2 and 0.3 leave too much of what does not answer
+_COARSE_ASKED, _SPREAD = 1.25, 0.6  # k and δτ of LongLLMLingua, where 2 and 0.3 leave too much of what does not answer
 _DROPPED = -1.0  # the share of a paragraph that goes as a whole
 
 Shares = npt.NDArray[np.float64]
@@ -93,10 +93,13 @@ class LLMLingua:
         """
         bounds = paragraphs(text.tiling)
         lengths = _sums(np.where(target.sure, 0, text.weight), bounds)
-        budget = max(0.0, target.rate * text.weight.sum() - text.weight[target.sure].sum())
+        whole, sure = target.rate * text.weight.sum(), text.weight[target.sure].sum()
+        budget = max(0.0, whole - sure)
         if self._chooses:
-            order = self._order(text, bounds, lengths, budget, question)
-            shares = allocate(order, lengths, budget, *((_COARSE_ASKED, _SPREAD) if question else (_COARSE, 0.0)))
+            coarse, spread = (_COARSE_ASKED, _SPREAD) if question else (_COARSE, 0.0)
+            room = coarse * whole - sure if budget else 0.0  # what stays anyway is held already
+            order = self._order(text, bounds, lengths, room, question)
+            shares = allocate(order, lengths, budget, room, spread)
         else:
             order = np.arange(len(lengths))
             shares = np.full(len(lengths), min(1.0, budget / max(1, lengths.sum())))
@@ -106,11 +109,11 @@ class LLMLingua:
         gone = (share == _DROPPED) & (text.weight > 0)
         return share, np.where(gone, -1 - place / max(1, len(order)), np.nan).astype(np.float32)
 
-    def _order(self, text: _Read, bounds: Ints, lengths: Ints, budget: float, question: str | None) -> Ints:
+    def _order(self, text: _Read, bounds: Ints, lengths: Ints, room: float, question: str | None) -> Ints:
         """The paragraphs, the most important first."""
         edges = text.tiling.bounds[bounds].tolist()
         all_but_one = lengths.sum() - min(lengths[lengths > 0], default=0)  # even the last of all would be taken
-        if len(edges) < 3 or (not question and all_but_one < _COARSE * budget):
+        if len(edges) < 3 or (not question and all_but_one < room):
             return np.arange(len(bounds) - 1)  # all of them stay, with equal shares
         if question:
             found = QuestionPerplexity(self._model).rank([text.tiling.text[s:e] for s, e in pairwise(edges)], question)
@@ -143,22 +146,22 @@ def paragraphs(tiling: Tiling) -> Ints:
     return np.unique(np.concatenate([[0], starts[starts < last], [n]])).astype(np.int64)
 
 
-def allocate(order: Ints, lengths: Ints, budget: float, coarse: float = _COARSE, spread: float = 0.0) -> Shares:
+def allocate(order: Ints, lengths: Ints, budget: float, room: float, spread: float = 0.0) -> Shares:
     """The share of each paragraph that stays: float64[k] in [0, 1], or -1 where it goes as a whole.
 
     order: the paragraphs, the best first. lengths: tokens that may be dropped. budget: how many of them stay in all.
-    Paragraphs are taken in order until they hold `coarse` times the budget. Of K' taken, the one at place i gets
+    Paragraphs are taken in order until they hold `room` tokens. Of K' taken, the one at place i gets
     τ + (1 - 2 i / K') · spread, within [0, 1] (LongLLMLingua, section 4.3, with I(r_k) = i), where τ is such that the
     budget is met.
 
-    >>> allocate(np.array([1, 0, 2]), np.array([100, 100, 100]), 90).tolist()
+    >>> allocate(np.array([1, 0, 2]), np.array([100, 100, 100]), 90, 180).tolist()
     [0.45, 0.45, -1.0]
-    >>> allocate(np.array([0, 1]), np.array([100, 100]), 100, spread=0.3).round(3).tolist()
+    >>> allocate(np.array([0, 1]), np.array([100, 100]), 100, 200, spread=0.3).round(3).tolist()
     [0.65, 0.35]
     """
     shares = np.full(len(lengths), _DROPPED)
     before = np.cumsum(lengths[order]) - lengths[order]
-    taken = order[(before < coarse * budget) & (lengths[order] > 0)]
+    taken = order[(before < room) & (lengths[order] > 0)]
     change = (1 - 2 * np.arange(len(taken)) / max(1, len(taken))) * spread
     low, high = -1 - spread, 1 + spread
     for _ in range(60):  # bisection: what stays grows with the shift
@@ -256,33 +259,28 @@ class _Segment:
             some = ~sure & (self.share == share)
             values[some] -= quantiles(worth[some], self.weight[some])
         keep = sure | (values >= 0)
-        prefix.keep(self.ids[keep[self.owner]])
+        prefix.keep(keep[self.owner])
         values[self.share == _DROPPED] = np.nan
         found: Floats = values.astype(np.float32)
         return found
 
 
 class _Prefix:
-    """What was kept so far as the model reads it; with a question, once after the question and once without it."""
+    """What was kept so far as the model read it; with a question, once after the question and once without it."""
 
     def __init__(self, decoder: Decoder, question: Ints | None) -> None:
         head = np.array([decoder.start])
         self._session = decoder.session([head] if question is None else [head, np.append(head, question)])
-        self._waiting = np.zeros(0, np.int64)  # kept, but not read again yet
 
     def surprisal(self, ids: Ints) -> Floats:
-        """float32[T], nats: of these tokens given the prefix (with a question eq. 5), which they do not join."""
-        new = len(self._waiting)
-        length = self._session.length + new
-        found = self._session.extend(np.append(self._waiting, ids), known=new)
-        self._session.truncate(length)
-        self._waiting = self._waiting[:0]
+        """float32[T], nats: of these tokens given the prefix (with a question eq. 5), which they join for now."""
+        found = self._session.read(ids)
         worth: Floats = found[0] - found[1] if len(found) > 1 else found[0]
         return worth
 
-    def keep(self, ids: Ints) -> None:
-        """These come next in the prefix."""
-        self._waiting = np.append(self._waiting, ids)
+    def keep(self, which: Bools) -> None:
+        """Of these tokens, bool[T], the prefix keeps some."""
+        self._session.keep(which)
 
 
 def _sums(values: npt.NDArray[np.integer | np.bool_], bounds: Ints) -> Ints:

@@ -16,8 +16,11 @@ _TOGETHER = 64  # rows padded to one length
 _QUESTION = 3  # a question has at most a 3rd of the window, its end: instructions come first
 
 
-def surprisals(model: LanguageModel, rows: Sequence[Ints]) -> list[Floats]:
-    """The surprisal of every token of rows of ids, each read as a text of its own: float32[T] each, nats."""
+def surprisals(model: LanguageModel, rows: Sequence[Ints], last: int | None = None) -> list[Floats]:
+    """The surprisal of every token of rows of ids, each read as a text of its own: float32[T] each, nats.
+
+    Of the `last` only, if that is given; the others are NaN.
+    """
     found: list[Floats] = [np.zeros(0, np.float32)] * len(rows)
     order = sorted(range(len(rows)), key=lambda k: len(rows[k]))
     for part in (order[k : k + _TOGETHER] for k in range(0, len(order), _TOGETHER)):
@@ -27,7 +30,7 @@ def surprisals(model: LanguageModel, rows: Sequence[Ints]) -> list[Floats]:
         for line, k in enumerate(part):
             ids[line, 1 : 1 + len(rows[k])] = rows[k]
             mask[line, : 1 + len(rows[k])] = 1
-        for k, values in zip(part, model.decoder.nll(ids, mask), strict=True):
+        for k, values in zip(part, model.decoder.nll(ids, mask, last), strict=True):
             found[k] = values[1 : 1 + len(rows[k])]
     return found
 
@@ -52,7 +55,7 @@ class QuestionPerplexity:
         """float32[k], higher is more relevant; at most 0."""
         tail = question_ids(self.model, question.strip() + RESTRICTION)
         rows = [np.append(self.model.tokens(d.strip() + "\n\n")[0], tail) for d in documents]
-        return np.array([-row[-len(tail) :].mean() for row in surprisals(self.model, rows)], np.float32)
+        return np.array([-row[-len(tail) :].mean() for row in surprisals(self.model, rows, len(tail))], np.float32)
 
 
 @dataclass(frozen=True)
