@@ -40,8 +40,8 @@ def store_file(folder: Path | str | None = None) -> Path:
 
 def default_folder() -> Path:
     """Where originals are kept, which cannot be made again: LACONIC_STORE, or `laconic` in the user's data."""
-    if "LACONIC_STORE" in os.environ:
-        return Path(os.environ["LACONIC_STORE"])
+    if given := os.environ.get("LACONIC_STORE", "").strip():  # as `Config` reads it
+        return Path(given).expanduser()
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "laconic"
 
 
