@@ -123,7 +123,7 @@ class _Exchange:
         keys = [value for name, value in self.headers if name == KEY_HEADER.encode()]
         if not self.service.permits(*keys):
             raise _Refused(401, "authentication_error", f"this proxy needs its key in the header {KEY_HEADER}")
-        if not safe(self.path):
+        if not (safe(self.path) and safe(self.route)):  # behind the upstream's name, too, it is no `//other`
             raise _Refused(400, "invalid_request_error", "the path is not one that this proxy sends on; check the URL")
         if any(name == b"upgrade" and value.lower() == b"websocket" for name, value in self.headers):
             raise _Refused(400, "invalid_request_error", "no websockets here; use HTTP, or ask the upstream itself")
