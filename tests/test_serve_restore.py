@@ -53,7 +53,7 @@ def test_the_command_prints_the_original_byte_for_byte(decisions, store, capfdbi
         assert capfdbinary.readouterr() == (text.encode("utf-8", "surrogatepass"), b"")
 
 
-def test_the_command_looks_in_the_users_cache(tmp_path, monkeypatch, capfd):
+def test_the_command_looks_in_the_users_data(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("LACONIC_STORE", str(tmp_path))
     assert main(["restore", "0123456789ab"]) == 2 and not store_file().exists()
     assert "there is no store of decisions" in capfd.readouterr().err
