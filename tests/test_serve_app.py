@@ -478,6 +478,7 @@ def test_with_a_key_only_who_has_it_is_served(proxy, upstream):
     assert (answer.status_code, answer.headers.get("x-laconic-notes")) == (200, None)
     assert upstream.received[0].header("x-laconic-key") == []
     assert upstream.received[0].header("authorization") == ["Bearer upstreams"]
+    assert httpx.get(f"{proxy}/v1/ledger", headers=upstreams).json()["totals"]["requests"] == 1  # none that was refused
     for route in ("/metrics", "/v1/ledger"):
         assert httpx.get(proxy + route).status_code == 401
         assert httpx.get(proxy + route, headers=upstreams).status_code == 200

@@ -96,6 +96,8 @@ class _Exchange:
         finally:
             if self.watch:
                 self.watch.cancel()
+            if self.sending:
+                self.entry.report, self.entry.compressing = self.sending.rewritten.report, self.sending.seconds
             self.entry.seconds = time.perf_counter() - self.began
             self.service.seen(self.entry)
 
@@ -231,9 +233,7 @@ class _Exchange:
         """What was done, for the client."""
         found = [("id", self.entry.id)]
         if self.sending:
-            report, self.entry.compressing = self.sending.rewritten.report, self.sending.seconds
-            self.entry.report = report
-            found += _told(report, self.sending.seconds)
+            found += _told(self.sending.rewritten.report, self.sending.seconds)
         return [(f"{HEADER}{name}".encode(), value.encode("ascii", "replace")) for name, value in found]
 
     async def _refuse(self, refused: _Refused) -> None:

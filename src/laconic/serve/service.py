@@ -108,7 +108,7 @@ class Service:
         """Note a request that has ended."""
         say(entry.line())
         self.metrics.seen(entry)
-        if entry.protocol:
+        if entry.report:  # not of who was refused
             self.ledger.add(entry.row())
 
     def permits(self, *keys: bytes) -> bool:
