@@ -117,6 +117,12 @@ def test_a_marker_fits_in_a_budget_of_tokens(decisions):
     assert options["tokens"] == 50 - WORDS("\n" + MARKER.format("0" * 12))
 
 
+def test_a_marker_without_room_in_the_budget_is_left_out(decisions):
+    result = rewritten(decisions, long("t"), Rules(floor=20, tokens=9, marker=True), compressor := Fickle())
+    ((_, options),) = compressor.calls
+    assert options["tokens"] == 9 and "laconic_restore" not in content(result)
+
+
 def test_json_and_what_is_left_alone_get_no_marker(decisions):
     class Halving(Fickle):
         def compress(self, text, **options):

@@ -233,10 +233,11 @@ class _Job:
         return Outcome(size, text=key)
 
     def _short(self, text: str, key: str, question: str | None, budget: dict[str, Any]) -> tuple[str, int]:
-        """The text that may take a part's place, and its tokens; the marker's count, too."""
+        """The text that may take a part's place, and its tokens; the marker's count, and need room, too."""
         marker = f"\n{MARKER.format(key[:MARKED])}" if self.rules.marker and not is_json(text) else ""
         if marker and "tokens" in budget:
-            budget = {"tokens": max(1, budget["tokens"] - self.compressor.counter(marker))}
+            room = budget["tokens"] - self.compressor.counter(marker)
+            marker, budget = (marker, {"tokens": room}) if room > 0 else ("", budget)
         told = {"question": question, "protect": self.rules.protect, "progress": self.deadline.check, **budget}
         c = self.compressor.compress(text, **told)
         if not marker or not c.text.strip():
