@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 import laconic
+from laconic.errors import InputError
 from laconic.serve import guard
 from laconic.serve import service as serving
 from laconic.serve.app import create_app
@@ -328,6 +329,17 @@ def test_a_rejected_request_goes_out_once_more_whole(proxy, upstream, protocol):
     assert len(upstream.received) == 3
 
 
+def test_without_a_store_a_rejection_is_passed_on(proxy, upstream, service, monkeypatch):
+    def full(undo):
+        raise InputError("no space")
+
+    monkeypatch.setattr(service.decisions, "replace", full)
+    upstream.reject = "t59"
+    answer = post(proxy, "chat", [tool("chat", long("t"))])
+    assert (answer.status_code, answer.headers["x-laconic-did"]) == (400, "compressed=1")
+    assert len(upstream.received) == 1
+
+
 def test_a_request_with_nothing_new_compressed_is_not_repeated(proxy, upstream):
     for _ in range(2):
         assert post(proxy, "chat", [user("chat", "hi")], **{"x-behave": "400"}).status_code == 400
@@ -478,6 +490,7 @@ def test_with_a_key_only_who_has_it_is_served(proxy, upstream):
     assert (answer.status_code, answer.headers.get("x-laconic-notes")) == (200, None)
     assert upstream.received[0].header("x-laconic-key") == []
     assert upstream.received[0].header("authorization") == ["Bearer upstreams"]
+    assert httpx.get(f"{proxy}/v1/ledger", headers=upstreams).json()["totals"]["requests"] == 1  # none that was refused
     for route in ("/metrics", "/v1/ledger"):
         assert httpx.get(proxy + route).status_code == 401
         assert httpx.get(proxy + route, headers=upstreams).status_code == 200

@@ -12,6 +12,7 @@ import pytest
 from laconic import cli
 from laconic.errors import InputError
 from laconic.serve.config import Config
+from laconic.serve.decisions import default_folder
 from laconic.serve.rules import Rules
 
 ONE = {"openai": "https://api.openai.com"}
@@ -65,6 +66,18 @@ def test_every_setting_has_a_variable():
     assert texts.keys() | {"upstreams"} == {setting.name for setting in fields(Config)}
 
 
+def test_an_empty_variable_says_nothing(file):
+    path = file('[server]\nkey = "secret"\nport = 1\n[upstreams]\nopenai = "http://a"\n')
+    config = Config.read_all(path, {}, {"LACONIC_KEY": "", "LACONIC_PORT": " ", "LACONIC_STORE": ""})
+    assert (config.key, config.port, config.store) == ("secret", 1, default_folder())
+
+
+def test_server_clients_and_restore_read_the_same_store(monkeypatch):
+    for given, folder in {"~/x": Path.home() / "x", "": Path.home() / ".local" / "share" / "laconic"}.items():
+        monkeypatch.setattr(os, "environ", {"HOME": str(Path.home()), "LACONIC_STORE": given})
+        assert Config.read_all(None, {"upstreams": ONE}, os.environ).store == default_folder() == folder
+
+
 @pytest.mark.parametrize(
     ("wrong", "advice"),
     [
@@ -75,6 +88,7 @@ def test_every_setting_has_a_variable():
         ({"seconds": 0}, "seconds must be a number above 0"),
         ({"read": float("inf")}, "read must be a number above 0"),
         ({"host": 1}, "host must be a text"),
+        ({"store": 5}, "store must be a folder in quotes, got 5"),
         ({"upstreams": {}}, "pass --upstream URL"),
     ],
 )
@@ -89,6 +103,7 @@ def test_a_wrong_value_is_answered_with_advice(wrong, advice):
         ("[server]\nprot = 1\n", "there is no 'prot' in [server]; did you mean port?"),
         ("[upstreams]\nopenai = 1\n", "openai in [upstreams] must be a URL in quotes"),
         ("upstreams = 1\n", "begin it with [upstreams]"),
+        ('[upstream]\nopenai = "http://a"\n', "'upstream' is no table; did you mean upstreams?"),
     ],
 )
 def test_a_wrong_file_is_answered_with_advice(file, text, advice):

@@ -47,14 +47,14 @@ def test_thousands_of_keys_at_once(decisions):
 
 
 def test_only_one_compressed_part_is_restored(decisions):
-    decisions.settle({}, [Verdict("abcdef01" + end, "compressed", 1, "c", end) for end in "12"])
-    decisions.settle({}, [Verdict("abcdef02", "gain", 1)])
-    assert decisions.restore("abcdef011") == "1"
+    decisions.settle({}, [Verdict("abcdef000001" + end, "compressed", 1, "c", end) for end in "12"])
+    decisions.settle({}, [Verdict("abcdef000002", "gain", 1)])
+    assert decisions.restore("abcdef0000011") == "1"
     for identity, advice in {
-        "abcdef01": "several parts begin with abcdef01",
-        "abcdef02": "no compressed part begins with abcdef02",
-        "abc": "an id has 8 to 64 characters of 0-9 and a-f, got 'abc'",
-        "%%%%%%%%": "an id has 8 to 64",
+        "abcdef000001": "several parts begin with abcdef000001",
+        "abcdef000002": "no compressed part begins with abcdef000002",
+        "abc": "an id has 12 to 64 characters of 0-9 and a-f, got 'abc'",
+        "%%%%%%%%": "an id has 12 to 64",
     }.items():
         with pytest.raises(InputError, match=advice):
             decisions.restore(identity)

@@ -53,7 +53,7 @@ def test_the_command_prints_the_original_byte_for_byte(decisions, store, capfdbi
         assert capfdbinary.readouterr() == (text.encode("utf-8", "surrogatepass"), b"")
 
 
-def test_the_command_looks_in_the_users_cache(tmp_path, monkeypatch, capfd):
+def test_the_command_looks_in_the_users_data(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("LACONIC_STORE", str(tmp_path))
     assert main(["restore", "0123456789ab"]) == 2 and not store_file().exists()
     assert "there is no store of decisions" in capfd.readouterr().err
@@ -62,7 +62,9 @@ def test_the_command_looks_in_the_users_cache(tmp_path, monkeypatch, capfd):
     assert original(part.id) == long("t")
 
 
-@pytest.mark.parametrize(("identity", "advice"), [("x", "8 to 64 characters"), ("0" * 12, "no compressed part begins")])
+@pytest.mark.parametrize(
+    ("identity", "advice"), [("x", "12 to 64 characters"), ("0" * 12, "no compressed part begins")]
+)
 def test_what_is_not_there_is_told(decisions, store, capfd, identity, advice):
     rewritten(decisions, long("t"))
     assert main(["restore", identity, "--store", str(store)]) == 2
@@ -117,6 +119,12 @@ def test_a_marker_fits_in_a_budget_of_tokens(decisions):
     assert options["tokens"] == 50 - WORDS("\n" + MARKER.format("0" * 12))
 
 
+def test_a_marker_without_room_in_the_budget_is_left_out(decisions):
+    result = rewritten(decisions, long("t"), Rules(floor=20, tokens=9, marker=True), compressor := Fickle())
+    ((_, options),) = compressor.calls
+    assert options["tokens"] == 9 and "laconic_restore" not in content(result)
+
+
 def test_json_and_what_is_left_alone_get_no_marker(decisions):
     class Halving(Fickle):
         def compress(self, text, **options):
@@ -169,5 +177,5 @@ def test_definitions_and_wrong_calls(store, decisions):
     assert {definition["name"] for definition in definitions} == {tool_of.NAME}
     for wrong in ("", "[]", "{}", '{"id": 3}', {}, {"id": None}):
         assert tool_of.answer(wrong, store).startswith("laconic_restore takes one argument")
-    assert "8 to 64 characters" in tool_of.answer({"id": "zzz"}, store)
+    assert "12 to 64 characters" in tool_of.answer({"id": "zzz"}, store)
     assert "no compressed part" in tool_of.answer('{"id": "0123456789ab"}', store)

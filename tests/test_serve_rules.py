@@ -83,6 +83,8 @@ def test_wrong_values_are_answered_with_advice(wrong, advice):
         ("[rules]\nflor = 3\n", "there is no 'flor' in [rules]; did you mean floor?"),
         ("[rules]\nxyz = 3\n", "there is no 'xyz' in [rules]; there are parts, rate"),
         ("rules = 3\n", "begin it with [rules]"),
+        ("[rule]\nfloor = 3\n", "'rule' is no table; did you mean rules?"),
+        ("floor = 3\n", "'floor' is no table; there are server, upstreams, rules"),
         ("[rules", "cannot be read as TOML"),
         ('[rules]\nparts = "tool"\n', "parts must be a list"),
     ],
@@ -151,6 +153,7 @@ def test_tags_and_tools():
         False,
     ]
     assert [rules.skips(t) for t in ("get_x", "exact", "exactly", "")] == [True, True, False, False]
+    assert rules.skips("laconic_restore") and Rules().skips("laconic_restore")  # whole, or the model asks for ever
 
 
 def test_the_page_names_every_rule_header_and_reason():

@@ -40,6 +40,11 @@ def test_the_path_names_the_upstream_else_the_protocol_does(path, anthropic, nam
     assert (upstream.name, found) == (name, rest)
 
 
+def test_azures_paths_are_whole_behind_another_name_than_openai():
+    path = b"/openai/deployments/gpt/chat/completions"
+    assert Upstreams({"azure": "https://x.openai.azure.com"}).choose(path, False)[1] == path
+
+
 def test_one_upstream_is_for_everything():
     one = Upstreams({"vllm": "http://localhost:8000"})
     assert {one.choose(path, False)[0].name for path in (b"/v1/messages", b"/v1/models", b"/")} == {"vllm"}
@@ -124,6 +129,7 @@ def test_what_is_sent_on_stays_below_the_upstreams_path(path):
 HOSTILE = [
     b"GET http://elsewhere.invalid/v1/models HTTP/1.1\r\nHost: {0}\r\n\r\n",
     b"GET //elsewhere.invalid/v1/models HTTP/1.1\r\nHost: {0}\r\n\r\n",
+    b"GET /openai//elsewhere.invalid/v1/models HTTP/1.1\r\nHost: {0}\r\n\r\n",
     b"GET @elsewhere.invalid/v1/models HTTP/1.1\r\nHost: {0}\r\n\r\n",
     b"GET /v1/../../secret HTTP/1.1\r\nHost: {0}\r\n\r\n",
     b"GET /v1/%2e%2e%2fsecret HTTP/1.1\r\nHost: {0}\r\n\r\n",

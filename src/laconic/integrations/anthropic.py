@@ -30,7 +30,7 @@ def wrap(
 
     Both use the same connections: closing one closes them for both, and with the copy the store of decisions.
     rules: default those of the environment (`LACONIC_RATE` …). compressor: default laconic-small, loaded by the first
-    request. store: file of decisions, by default in the user's cache. on_report: told what became of each request.
+    request. store: folder of decisions, by default in the user's data. on_report: told what became of each request.
 
         client = wrap(Anthropic(), on_report=lambda report: print(report.saved, "tokens saved"))
     """

@@ -1,8 +1,8 @@
 """The seam of the wrapped clients: their HTTP client, whose `send` passes the bytes of a request through a `Rewriter`.
 
 Everything a client offers ends in `send` (streams, raw responses, parsing, retries), so nothing else changes; and what
-is permitted, the prefix cache and what happens on trouble are the proxy's. The user's HTTP client still sends, with its
-own timeouts, proxies, limits, hooks and connections; only the public methods of the HTTP library are used.
+is permitted and the prefix cache are the proxy's. The user's HTTP client still sends, with its own timeouts, proxies,
+limits, hooks and connections; only the public methods of the HTTP library are used.
 """
 
 from __future__ import annotations

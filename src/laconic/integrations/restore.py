@@ -1,7 +1,7 @@
 """A tool with which a model gets the whole text of a part that the rule `marker` told it was shortened.
 
 Give one of the definitions along with your own tools, and answer its calls with `answer`; docs/clients.md has the loop.
-Results of tools named `laconic_*` are never compressed (`skip_tools`), so a text that was asked for arrives whole.
+Results of tools named `laconic_*` are never compressed, so a text that was asked for arrives whole.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TOOL_ANTHROPIC: dict[str, Any] = {**_TOLD, "input_schema": _SCHEMA}
 def answer(arguments: str | Mapping[str, Any], store: Path | str | None = None) -> str:
     """What the tool says to a call: the original; for a wrong call what is wrong with it, for the model to read.
 
-    arguments: as the call has them, JSON or parsed. store: the file that `wrap` or the server uses.
+    arguments: as the call has them, JSON or parsed. store: the folder that `wrap` or the server uses.
 
     >>> answer("{}")
     'laconic_restore takes one argument, the id in the last line of a shortened text: {"id": "3f2a91c07d44"}'

@@ -48,6 +48,7 @@ class Config:
         require(_whole(self.port, 0) and self.port < 65536, "port", "0 to 65535", self.port)
         for name in ("host", "model", "method"):
             require(isinstance(getattr(self, name), str), name, "a text", getattr(self, name))
+        require(isinstance(self.store, Path), "store", "a folder in quotes", self.store)
         if not isinstance(self.key, str) or not re.fullmatch(r"[!-~]*", self.key):  # not to be shown
             raise InputError("key must be a text of printable ASCII characters without blanks; choose another")
         Upstreams(self.upstreams)
@@ -56,17 +57,20 @@ class Config:
     def read_all(
         cls, file: Path | None, options: Mapping[str, Any], environment: Mapping[str, str] = os.environ
     ) -> Config:
-        """The file's tables, over them `LACONIC_PORT`, `LACONIC_KEY` …, over those the options that are not None."""
+        """The file's tables, over them `LACONIC_PORT`, `LACONIC_KEY` …, over those the options that are not None.
+
+        An empty variable says nothing.
+        """
         names = [setting.name for setting in fields(cls) if setting.name != "upstreams"]
         layer: dict[str, Any] = {}
         if file:
             layer |= {**table(file, "server", names), "upstreams": _texts(file)}
             _check_secret(file, layer)
         for name in names:
-            if f"{VARIABLE}{name.upper()}" in environment:
-                layer[name] = _READERS.get(name, _text)(name, environment[f"{VARIABLE}{name.upper()}"].strip())
-        if f"{VARIABLE}UPSTREAMS" in environment:
-            layer["upstreams"] = named(environment[f"{VARIABLE}UPSTREAMS"].split(","))
+            if text := environment.get(f"{VARIABLE}{name.upper()}", "").strip():
+                layer[name] = _READERS.get(name, _text)(name, text)
+        if text := environment.get(f"{VARIABLE}UPSTREAMS", "").strip():
+            layer["upstreams"] = named(text.split(","))
         layer |= {name: value for name, value in options.items() if value is not None}
         if isinstance(layer.get("store"), str):
             layer["store"] = Path(layer["store"]).expanduser()

@@ -19,7 +19,7 @@ from typing import Any
 from laconic.errors import InputError
 from laconic.store import Database
 
-SHORTEST = 8  # characters of an id
+SHORTEST = 12  # characters of an id: few enough to copy, too many to guess
 _AT_ONCE = 500  # keys in one query
 _HEX = set("0123456789abcdef")
 _SCHEMA = """
@@ -40,8 +40,8 @@ def store_file(folder: Path | str | None = None) -> Path:
 
 def default_folder() -> Path:
     """Where originals are kept, which cannot be made again: LACONIC_STORE, or `laconic` in the user's data."""
-    if "LACONIC_STORE" in os.environ:
-        return Path(os.environ["LACONIC_STORE"])
+    if given := os.environ.get("LACONIC_STORE", "").strip():  # as `Config` reads it
+        return Path(given).expanduser()
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "laconic"
 
 

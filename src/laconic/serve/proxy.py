@@ -11,6 +11,7 @@ import json
 import secrets
 import time
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -96,6 +97,8 @@ class _Exchange:
         finally:
             if self.watch:
                 self.watch.cancel()
+            if self.sending:
+                self.entry.report, self.entry.compressing = self.sending.rewritten.report, self.sending.seconds
             self.entry.seconds = time.perf_counter() - self.began
             self.service.seen(self.entry)
 
@@ -123,7 +126,7 @@ class _Exchange:
         keys = [value for name, value in self.headers if name == KEY_HEADER.encode()]
         if not self.service.permits(*keys):
             raise _Refused(401, "authentication_error", f"this proxy needs its key in the header {KEY_HEADER}")
-        if not safe(self.path):
+        if not (safe(self.path) and safe(self.route)):  # behind the upstream's name, too, it is no `//other`
             raise _Refused(400, "invalid_request_error", "the path is not one that this proxy sends on; check the URL")
         if any(name == b"upgrade" and value.lower() == b"websocket" for name, value in self.headers):
             raise _Refused(400, "invalid_request_error", "no websockets here; use HTTP, or ask the upstream itself")
@@ -168,25 +171,33 @@ class _Exchange:
 
     async def _forward(self, body: bytes | _Stream) -> None:
         """Rewrite, send, relay; once more with what is new left alone if the upstream rejects the request."""
-        original = body
         if self.protocol and isinstance(body, bytes):
             self.sending = await self.service.rewrite(self.protocol, body, self._ours())
-            body = self.sending.rewritten.body
-        elif self.protocol:
-            self.sending = Sending(Rewritten(b"", Report(whole="large")), 0.0)
-        rejected = await self._tried(body)
-        if rejected and isinstance(original, bytes):
-            self.sending = await self.service.withdraw(rejected, self.protocol, original, self._ours())
-            await self._tried(self.sending.rewritten.body)
+            if again := await self._tried(self.sending, body):
+                self.sending = again
+                await self._passed(again.rewritten.body)
+        else:
+            if self.protocol:
+                self.sending = Sending(Rewritten(b"", Report(whole="large")), 0.0)
+            await self._passed(body)
         await self.send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _tried(self, body: bytes | _Stream) -> Sending | None:
-        """Send and relay; or, without an answer to the client yet, what the upstream has rejected."""
-        async with self.proxy.connections[self.upstream.name].asking(self._request(body)) as response:
-            if response.status_code in _REJECTIONS and self.sending and self.sending.rewritten.undo:
-                return self.sending
+    async def _tried(self, sending: Sending, body: bytes) -> Sending | None:
+        """Send and relay. If the upstream rejects what is new in it, nothing is relayed: what to send instead."""
+        async with self._asking(sending.rewritten.body) as response:
+            rejected = response.status_code in _REJECTIONS and sending.rewritten.undo
+            again = await self.service.withdraw(sending, self.protocol, body, self._ours()) if rejected else None
+            if again is None:
+                await self._relay(response)
+        return again
+
+    async def _passed(self, body: bytes | _Stream) -> None:
+        """Send and relay."""
+        async with self._asking(body) as response:
             await self._relay(response)
-        return None
+
+    def _asking(self, body: bytes | _Stream) -> AbstractAsyncContextManager[httpx.Response]:
+        return self.proxy.connections[self.upstream.name].asking(self._request(body))
 
     def _ours(self) -> dict[str, str]:
         """The headers that are for the rules, and the one that says whether the body is signed."""
@@ -231,9 +242,7 @@ class _Exchange:
         """What was done, for the client."""
         found = [("id", self.entry.id)]
         if self.sending:
-            report, self.entry.compressing = self.sending.rewritten.report, self.sending.seconds
-            self.entry.report = report
-            found += _told(report, self.sending.seconds)
+            found += _told(self.sending.rewritten.report, self.sending.seconds)
         return [(f"{HEADER}{name}".encode(), value.encode("ascii", "replace")) for name, value in found]
 
     async def _refuse(self, refused: _Refused) -> None:

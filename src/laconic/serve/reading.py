@@ -12,6 +12,7 @@ from typing import Any
 from laconic.errors import InputError, MissingExtraError
 
 VARIABLE = "LACONIC_"  # in front of a setting's name in the environment
+_TABLES = ("server", "upstreams", "rules")  # of a file; who reads one of them finds typos in the names of all
 _SHOWN = 40  # characters of a wrong value that a message repeats
 
 
@@ -25,21 +26,24 @@ def table(file: Path, title: str, known: Collection[str] | None = None) -> dict[
         except ImportError as error:
             raise MissingExtraError("Reading a TOML file with this Python", "serve") from error
     try:
-        found = tomllib.loads(file.read_text(encoding="utf-8")).get(title, {})
+        tables = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{file} cannot be read as TOML: {error}") from None
+    for name in tables:
+        _check_name(f"{file}: {short(name)} is no table", name, _TABLES)
+    found = tables.get(title, {})
     if not isinstance(found, dict):
         raise InputError(f"{file}: {title} must be a table, got {short(found)}; begin it with [{title}]")
     for name in found if known is not None else ():
-        _check_name(file, title, name, known or ())
+        _check_name(f"{file}: there is no {short(name)} in [{title}]", name, known or ())
     return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
 
 
-def _check_name(file: Path, title: str, name: str, known: Collection[str]) -> None:
+def _check_name(wrong: str, name: str, known: Collection[str]) -> None:
     if name not in known:
         close = difflib.get_close_matches(name, known, 1)
         hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
-        raise InputError(f"{file}: there is no {short(name)} in [{title}]; {hint}")
+        raise InputError(f"{wrong}; {hint}")
 
 
 def number(name: str, text: str) -> float:

@@ -32,7 +32,7 @@ def original(identity: str, store: Path | str | None = None) -> str:
 def options(sub: argparse.ArgumentParser) -> None:
     """The command `laconic restore`."""
     sub.set_defaults(run=run)
-    sub.add_argument("id", metavar="ID", help="of a part, from a report or a marker; 8 or more of its characters")
+    sub.add_argument("id", metavar="ID", help="of a part, from a report or a marker; 12 or more of its characters")
     sub.add_argument("--store", metavar="DIR", type=Path, help="folder of decisions (default: in the user's data)")
 
 

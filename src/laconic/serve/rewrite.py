@@ -38,7 +38,7 @@ from laconic.compressor import asks
 from laconic.errors import InputError
 from laconic.segment.jsons import is_json
 from laconic.serve import anthropic, openai
-from laconic.serve.decisions import Decisions, Outcome, Verdict, text_key
+from laconic.serve.decisions import SHORTEST, Decisions, Outcome, Verdict, text_key
 from laconic.serve.guard import Deadline, Guard, LateError
 from laconic.serve.literals import UnreadableError, parsed, replaced
 from laconic.serve.parts import Part, Request, Turn, newest_user, turns
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from laconic.compressor import Compressor
 
 MARKER = '[words left out by laconic, the source is intact: laconic_restore(id="{}") gives it whole]'
-MARKED = 12  # characters of an id in a marker
+MARKED = SHORTEST  # characters of an id in a marker
 READERS: dict[str, Callable[[Mapping[str, Any]], Request | None]] = {
     "chat": openai.chat,
     "responses": openai.responses,
@@ -233,10 +233,11 @@ class _Job:
         return Outcome(size, text=key)
 
     def _short(self, text: str, key: str, question: str | None, budget: dict[str, Any]) -> tuple[str, int]:
-        """The text that may take a part's place, and its tokens; the marker's count, too."""
+        """The text that may take a part's place, and its tokens; the marker's count, and need room, too."""
         marker = f"\n{MARKER.format(key[:MARKED])}" if self.rules.marker and not is_json(text) else ""
         if marker and "tokens" in budget:
-            budget = {"tokens": max(1, budget["tokens"] - self.compressor.counter(marker))}
+            room = budget["tokens"] - self.compressor.counter(marker)
+            marker, budget = (marker, {"tokens": room}) if room > 0 else ("", budget)
         told = {"question": question, "protect": self.rules.protect, "progress": self.deadline.check, **budget}
         c = self.compressor.compress(text, **told)
         if not marker or not c.text.strip():

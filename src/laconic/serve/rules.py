@@ -16,6 +16,7 @@ from laconic.serve.parts import KINDS
 from laconic.serve.reading import VARIABLE, number, require, short, switch, table, whole
 
 HEADER = "x-laconic-"
+_OWN_TOOLS = "laconic_*"  # what a model asked `laconic_restore` for arrives whole
 HEADERS = ("bypass", "rate", "tokens", "question")  # what a request may say
 _COMPRESSIBLE = (*KINDS, "newest")
 
@@ -35,7 +36,7 @@ class Rules:
     floor: int = 300  # tokens: shorter parts are left alone
     gain: float = 0.1  # share of a part's tokens that must be saved
     question: bool = True  # documents and user's texts: keep what answers the user's question, if there is one
-    skip_tools: tuple[str, ...] = ("laconic_*",)  # patterns of tools whose results are left alone
+    skip_tools: tuple[str, ...] = ()  # patterns of tools whose results are left alone, besides `laconic_*`
     tags: tuple[str, ...] = ("laconic-keep",)  # a part with <laconic-keep> in it is left alone
     protect: tuple[str, ...] = ()  # regular expressions: what matches stays
     marker: bool = False  # each compressed part ends with a line that says so and how to get the whole text
@@ -73,7 +74,7 @@ class Rules:
 
     def skips(self, tool: str) -> bool:
         """Are the results of this tool left alone?"""
-        return any(fnmatchcase(tool, pattern) for pattern in self.skip_tools)
+        return any(fnmatchcase(tool, pattern) for pattern in (_OWN_TOOLS, *self.skip_tools))
 
     def tagged(self, text: str) -> bool:
         """Does a tag in the text say that it is to be left alone?"""

@@ -33,7 +33,9 @@ def run(config: Config, rules: Rules) -> int:
     host, port = listening.getsockname()[:2]
     say(f"laconic listens on http://{f'[{host}]' if ':' in host else host}:{port} for {', '.join(config.upstreams)}")
     if not config.key and not LOCAL.fullmatch(config.host):
-        say("laconic: without a key (LACONIC_KEY) whoever reaches this address can use the server and see its counts")
+        say(
+            "laconic: without a key (LACONIC_KEY) whoever reaches this address may use the server and see what it keeps"
+        )
     settings = _settings(config, rules)
     with suppress(KeyboardInterrupt):
         if config.workers == 1:
@@ -89,7 +91,8 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.bind((host, port))
     except OSError as error:
         listening.close()
-        raise InputError(f"cannot listen on {host}, port {port}: {error.strerror}; pass another --port") from None
+        where = f"{host}, port {port}"
+        raise InputError(f"cannot listen on {where}: {error.strerror}; pass another --host or --port") from None
     listening.set_inheritable(True)
     listening.listen(2048)  # who asks while the model is being read waits for it
     return listening

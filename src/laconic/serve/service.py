@@ -72,12 +72,14 @@ class Service:
                 self.guard.failed()
         return Sending(Rewritten(body, Report(whole="late")), time.perf_counter() - began)
 
-    async def withdraw(self, sending: Sending, protocol: str, body: bytes, headers: Mapping[str, str]) -> Sending:
-        """The request once more, with what is new in it left alone."""
+    async def withdraw(
+        self, sending: Sending, protocol: str, body: bytes, headers: Mapping[str, str]
+    ) -> Sending | None:
+        """The request once more, with what is new in it left alone; None where that cannot be written down."""
         try:
             await asyncio.to_thread(self.rewriter.withdraw, sending.rewritten)
         except InputError:
-            return Sending(Rewritten(body, Report(whole="store")), sending.seconds)
+            return None
         again = await self.rewrite(protocol, body, headers)
         return Sending(again.rewritten, sending.seconds + again.seconds)
 
@@ -108,7 +110,7 @@ class Service:
         """Note a request that has ended."""
         say(entry.line())
         self.metrics.seen(entry)
-        if entry.protocol:
+        if entry.report:  # not of who was refused
             self.ledger.add(entry.row())
 
     def permits(self, *keys: bytes) -> bool:
