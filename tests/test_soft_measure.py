@@ -432,6 +432,13 @@ def test_plans_that_make_no_sense_are_refused(data, tmp_path):
             Plan(**{"encoders": [], "out": tmp_path, "data": [data], **changes})
 
 
+def test_an_answer_has_the_room_that_the_base_has_left(base, tmp_path):
+    full = Whole("full", Reader(base))
+    found = [item for k in (200, 220, 240) for item in items.of_facts_by_length(base, (k,), 2)]
+    edge = [i for i in found if full.takes(i) and 1 + len(i.ids) + len(i.prompt) + measure._ANSWER > base.window]
+    assert edge and len(measure.measure([full], found, Rows(tmp_path / "r", measure._KEY))) >= len(edge)
+
+
 def test_two_encoders_of_one_name_are_refused(folders, data, tmp_path):
     with pytest.raises(InputError, match="two encoders are called kv"):
         evaluate(planned([folders[0], folders[0]], data, tmp_path))

@@ -177,7 +177,9 @@ def _said(reader: Reader, before: Before, items: Sequence[Item]) -> list[list[in
     some = [k for k, item in enumerate(items) if item.said.goal != "on"]
     heads = [after(before.heads[k], items[k].said) for k in some]
     prompts = [said.ids[: said.after] for said in heads]
-    answers = reader.answers([before.kv[k] for k in some], prompts, [_limit(items[k]) for k in some])
+    room = [reader.base.window - before.kv[k].shape[-2] - len(prompt) for k, prompt in zip(some, prompts, strict=True)]
+    limits = [min(_limit(items[k]), left) for k, left in zip(some, room, strict=True)]
+    answers = reader.answers([before.kv[k] for k in some], prompts, limits)
     found = dict(zip(some, answers, strict=True))
     return [found.get(k, []) for k in range(len(items))]
 
