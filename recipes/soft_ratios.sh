@@ -22,4 +22,10 @@ run -o "$out/soft-ratios/embedding" --mode embedding --rank 32 --alpha 32 --targ
 wait -n
 wait -n
 laconic soft measure "$out"/soft-ratios/{kv,embedding}/checkpoint --facts 30 --facts-lengths 96,192,288,384,480 \
-    --slots 1 --slots 4 --slots 16 -o "$out/soft-ratios/measured"
+    --slots 1 --slots 4 --slots 16 --hard none -o "$out/soft-ratios/measured"
+
+# The upper bound, a reader of full contexts that was fine-tuned on such facts, and words in place of slots, at 96 tokens.
+laconic train soft --base checkpoints/laconic-lm --mode full --facts 1 --window 96 --rank 32 --alpha 32 --targets all --dropout 0 \
+    --lr 5e-4 --warmup 10 --decay 0.3 --batch 4 --steps 120 -o "$out/soft-ratios/full" "${@:2}"
+laconic soft measure "$out"/soft-ratios/{kv,embedding,full}/checkpoint --facts 30 --facts-lengths 96 \
+    --slots 1 --slots 4 --slots 16 -o "$out/soft-ratios/measured-96"
