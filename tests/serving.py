@@ -11,6 +11,7 @@ from laconic.budget import counter
 
 WORDS = counter("words")
 PROTOCOLS = ("chat", "responses", "messages")
+ROUTES = {"chat": "/v1/chat/completions", "responses": "/v1/responses", "messages": "/v1/messages"}
 POISON = "poison"
 _numbers = itertools.count()  # of all of them together: what is sent twice can only come from the store
 _lock = threading.Lock()

@@ -7,13 +7,18 @@ import itertools
 import json
 from pathlib import Path
 
+import httpx
 import pytest
 
 import laconic
+from laconic.serve.app import create_app
+from laconic.serve.config import Config
 from laconic.serve.decisions import Decisions
 from laconic.serve.rewrite import Rewriter
 from laconic.serve.rules import Rules
-from serving import PROTOCOLS, entry_key
+from laconic.serve.service import Service
+from serving import PROTOCOLS, ROUTES, entry_key
+from upstream import Upstream, running
 
 AGENTS = Path(__file__).parents[2] / "shared" / "data" / "agents"
 pytestmark = pytest.mark.skipif(not AGENTS.is_dir(), reason="the data is not beside the project")
@@ -95,3 +100,32 @@ def check(protocol, entries, sent, done, rewriter):
         assert part.tokens_after == rewriter.compressor.counter(now) < part.tokens_before
         rest = iter(original)
         assert all(character in rest for character in now)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_agents_through_the_proxy_say_the_same_with_the_bytes_of_before(tmp_path, protocol):
+    upstream, saved = Upstream(), 0
+    with running(upstream.app) as address:
+        service = Service(Config({"openai": address}, store=tmp_path), Rules(floor=100), laconic.load(method="tfidf"))
+        with running(create_app(service)) as proxy, httpx.Client(base_url=proxy) as client:
+            for trajectory in trajectories("tau_airline"):
+                entries, before = [], b""
+                for message in trajectory:
+                    if message["role"] == "assistant" and entries:
+                        content = json.dumps({entry_key(protocol): entries}).encode()
+                        told = client.post(ROUTES[protocol], content=content).headers
+                        sent = upstream.received[-1].body
+                        assert sent.startswith(before)
+                        before = sent.removesuffix(b"]}")
+                        done = rewritten(service, protocol, content)  # decided: the same again, with its parts
+                        check(protocol, entries, json.loads(sent)[entry_key(protocol)], done, service.rewriter)
+                        saved += int(told["x-laconic-tokens-before"]) - int(told["x-laconic-tokens-after"])
+                    entries += said(protocol, message)
+    assert saved > 0
+
+
+def rewritten(service, protocol, content):
+    """The compressed parts of a request that was sent before."""
+    report = service.rewriter.rewrite(protocol, content, {}).report
+    assert not any(part.new for part in report.parts)
+    return [part for part in report.parts if part.reason == "compressed"]

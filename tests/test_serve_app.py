@@ -23,11 +23,10 @@ from laconic.serve.app import create_app
 from laconic.serve.config import Config
 from laconic.serve.rules import Rules
 from laconic.serve.service import Service
-from serving import PROTOCOLS, Fickle, body, calls, entries, long, says, tool, user
+from serving import PROTOCOLS, ROUTES, Fickle, body, calls, entries, long, says, tool, user
 from upstream import CHUNKS, Upstream, chat_events, message_events, response_events, running, until
 
 SAID = "".join(f"w{k} é " for k in range(CHUNKS))
-ROUTES = {"chat": "/v1/chat/completions", "responses": "/v1/responses", "messages": "/v1/messages"}
 every = pytest.mark.parametrize("protocol", PROTOCOLS)
 PIXEL = "iVBORw0KGgo="
 
