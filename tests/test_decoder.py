@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from transformers import AutoModelForCausalLM  # noqa: E402
 import decoders  # noqa: E402
 import families  # noqa: E402
 import tiny  # noqa: E402
-from laconic.backends.decoder import TorchDecoder  # noqa: E402
+from laconic.backends.decoder import TorchDecoder, best_device  # noqa: E402
 from laconic.errors import MissingExtraError, ModelError  # noqa: E402
 from laconic.hub import load_decoder  # noqa: E402
 
@@ -338,6 +339,18 @@ def test_importing_loads_no_framework():
         "assert not heavy, heavy"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "device"),
+    [(True, True, "cuda"), (True, False, "cuda"), (False, True, "mps"), (False, False, "cpu")],
+)
+def test_a_gpu_is_taken_where_there_is_one(cuda, mps, device):
+    there = SimpleNamespace(
+        cuda=SimpleNamespace(is_available=lambda: cuda),
+        backends=SimpleNamespace(mps=SimpleNamespace(is_available=lambda: mps)),
+    )
+    assert best_device(there) == device
 
 
 @pytest.mark.gpu

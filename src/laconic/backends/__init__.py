@@ -8,10 +8,11 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from laconic.text import Bools
+
 Ids = npt.NDArray[np.int64]
 Logits = npt.NDArray[np.float32]
 Nats = npt.NDArray[np.float32]
-Bools = npt.NDArray[np.bool_]
 
 
 class Encoder(Protocol):

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from laconic.backends import Bools, Ids, Nats, first_line
+from laconic.backends import Ids, Nats, first_line
 from laconic.errors import MissingExtraError, ModelError
+from laconic.text import Bools
 
 _WINDOW = 4096  # tokens at most: more context hardly changes surprisal, and attention costs its square
 _TOGETHER = 4096  # tokens of one forward pass, padding included (a single row may have more)

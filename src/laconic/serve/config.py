@@ -13,7 +13,7 @@ from typing import Any
 from laconic import DEFAULT_MODEL
 from laconic.errors import InputError
 from laconic.serve.decisions import default_folder
-from laconic.serve.reading import VARIABLE, number, require, table, whole
+from laconic.serve.reading import VARIABLE, is_whole, number, require, table, whole
 from laconic.serve.upstreams import Upstreams, named
 
 
@@ -38,14 +38,14 @@ class Config:
 
     def __post_init__(self) -> None:
         for name in ("workers", "threads"):
-            require(_whole(getattr(self, name), 1), name, "1 or more", getattr(self, name))
+            require(is_whole(getattr(self, name), 1), name, "1 or more", getattr(self, name))
         for name in ("queue", "grace"):
-            require(_whole(getattr(self, name), 0), name, "0 or more", getattr(self, name))
+            require(is_whole(getattr(self, name), 0), name, "0 or more", getattr(self, name))
         for name in ("seconds", "connect", "read"):
             value = getattr(self, name)
             fine = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float("inf")
             require(fine, name, "a number above 0", value)
-        require(_whole(self.port, 0) and self.port < 65536, "port", "0 to 65535", self.port)
+        require(is_whole(self.port, 0) and self.port < 65536, "port", "0 to 65535", self.port)
         for name in ("host", "model", "method"):
             require(isinstance(getattr(self, name), str), name, "a text", getattr(self, name))
         require(isinstance(self.store, Path), "store", "a folder in quotes", self.store)
@@ -88,10 +88,6 @@ def _texts(file: Path) -> dict[str, str]:
 def _check_secret(file: Path, layer: Mapping[str, Any]) -> None:
     if "key" in layer and os.name == "posix" and stat.S_IMODE(file.stat().st_mode) & 0o077:
         raise InputError(f"{file} holds a key and others may read it; run: chmod 600 {file}")
-
-
-def _whole(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def _text(name: str, text: str) -> str:

@@ -69,6 +69,11 @@ def switch(name: str, text: str) -> bool:
     return switches[text.lower()]
 
 
+def is_whole(value: object, least: int) -> bool:
+    """Is it a whole number, and at least this?"""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
 def require(fine: bool, name: str, what: str, value: object) -> None:
     """InputError if a value is not fine."""
     if not fine:

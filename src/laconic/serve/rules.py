@@ -13,7 +13,7 @@ from typing import Any
 from laconic.budget import Budget
 from laconic.errors import InputError
 from laconic.serve.parts import KINDS
-from laconic.serve.reading import VARIABLE, number, require, short, switch, table, whole
+from laconic.serve.reading import VARIABLE, is_whole, number, require, short, switch, table, whole
 
 HEADER = "x-laconic-"
 _OWN_TOOLS = "laconic_*"  # what a model asked `laconic_restore` for arrives whole
@@ -119,7 +119,7 @@ def _check(name: str, value: Any) -> None:
     if name in ("question", "marker", "bypass"):
         require(isinstance(value, bool), name, "true or false", value)
     elif name in ("floor", "largest"):
-        require(isinstance(value, int) and not isinstance(value, bool) and value >= 0, name, "0 or more", value)
+        require(is_whole(value, 0), name, "0 or more", value)
     elif name == "gain":
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         require(number and 0 <= value < 1, name, "in [0, 1)", value)
